@@ -1,0 +1,63 @@
+/**
+ * What can go wrong, by who has to do something about it. Each class has the exit code that
+ * the command line ends with; each error says what failed, why, and what to do.
+ */
+export class VerbsealError extends Error {
+  override readonly name: string = "VerbsealError";
+  /** Exit code of the command line: 1, failed while running. */
+  readonly exitCode: number = 1;
+
+  /**
+   * @param code stable machine-readable name, in snake_case
+   * @param message what failed and why, one sentence without a full stop
+   * @param remedy what the user can do, one sentence without a full stop
+   */
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly remedy: string = "",
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/** The command line was wrong. */
+export class UsageError extends VerbsealError {
+  override readonly name = "UsageError";
+  override readonly exitCode = 2;
+}
+
+/** TLS or the identity of the other side. */
+export class TlsError extends VerbsealError {
+  override readonly name = "TlsError";
+  override readonly exitCode = 3;
+}
+
+/** Libraries, devices, queue pairs and work requests. */
+export class RdmaError extends VerbsealError {
+  override readonly name: string = "RdmaError";
+  override readonly exitCode = 4;
+}
+
+/** The server said no: limits or policy. */
+export class RefusedError extends VerbsealError {
+  override readonly name = "RefusedError";
+  override readonly exitCode = 5;
+}
+
+/** Bytes are not what they were, or not who they claimed to be from. */
+export class IntegrityError extends VerbsealError {
+  override readonly name = "IntegrityError";
+  override readonly exitCode = 6;
+}
+
+/** The other side broke the protocol; it ends that session and no other. */
+export class ProtocolError extends VerbsealError {
+  override readonly name = "ProtocolError";
+}
+
+/** Text of anything that was thrown. */
+export function errorText(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
