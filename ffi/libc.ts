@@ -1,0 +1,277 @@
+import { constants } from "node:os";
+import { library } from "./library.ts";
+import { struct } from "./layout.ts";
+
+/** libc: memory mappings, epoll, files below a directory. Names are C's; `Async` marks a call that runs on a thread of its own. */
+export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
+  __errno_location: { parameters: [], result: "pointer" },
+  mmap: {
+    parameters: [
+      "pointer", // void *addr
+      "usize", // size_t length
+      "i32", // int prot
+      "i32", // int flags
+      "i32", // int fd
+      "i64", // off_t offset
+    ],
+    result: "pointer",
+  },
+  munmap: {
+    parameters: [
+      "pointer", // void *addr
+      "usize", // size_t length
+    ],
+    result: "i32",
+  },
+  epoll_create1: {
+    parameters: [
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  epoll_ctl: {
+    parameters: [
+      "i32", // int epfd
+      "i32", // int op
+      "i32", // int fd
+      "pointer", // struct epoll_event *event
+    ],
+    result: "i32",
+  },
+  epoll_wait: {
+    parameters: [
+      "i32", // int epfd
+      "pointer", // struct epoll_event *events
+      "i32", // int maxevents
+      "i32", // int timeout
+    ],
+    result: "i32",
+  },
+  epollWaitAsync: {
+    name: "epoll_wait",
+    parameters: [
+      "i32", // int epfd
+      "pointer", // struct epoll_event *events
+      "i32", // int maxevents
+      "i32", // int timeout
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  eventfd: {
+    parameters: [
+      "u32", // unsigned int initval
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  eventfd_write: {
+    parameters: [
+      "i32", // int fd
+      "u64", // eventfd_t value
+    ],
+    result: "i32",
+  },
+  eventfd_read: {
+    parameters: [
+      "i32", // int fd
+      "pointer", // eventfd_t *value
+    ],
+    result: "i32",
+  },
+  fcntl: {
+    parameters: [
+      "i32", // int fd
+      "i32", // int op
+      "i32", // ... int, for F_SETFL
+    ],
+    result: "i32",
+  },
+  close: {
+    parameters: [
+      "i32", // int fd
+    ],
+    result: "i32",
+  },
+  // openat2 has no wrapper in glibc. syscall() is variadic, which passes integers as any other call does.
+  syscall: {
+    parameters: [
+      "i64", // long number
+      "i64", // int dirfd
+      "pointer", // const char *pathname
+      "pointer", // struct open_how *how
+      "i64", // size_t size
+    ],
+    result: "i64",
+  },
+  pread: {
+    parameters: [
+      "i32", // int fd
+      "pointer", // void *buf
+      "usize", // size_t count
+      "i64", // off_t offset
+    ],
+    result: "isize",
+  },
+  preadAsync: {
+    name: "pread",
+    parameters: [
+      "i32", // int fd
+      "pointer", // void *buf
+      "usize", // size_t count
+      "i64", // off_t offset
+    ],
+    result: "isize",
+    nonblocking: true,
+  },
+  pwrite: {
+    parameters: [
+      "i32", // int fd
+      "pointer", // const void *buf
+      "usize", // size_t count
+      "i64", // off_t offset
+    ],
+    result: "isize",
+  },
+  pwriteAsync: {
+    name: "pwrite",
+    parameters: [
+      "i32", // int fd
+      "pointer", // const void *buf
+      "usize", // size_t count
+      "i64", // off_t offset
+    ],
+    result: "isize",
+    nonblocking: true,
+  },
+  fsync: {
+    parameters: [
+      "i32", // int fd
+    ],
+    result: "i32",
+  },
+  fsyncAsync: {
+    name: "fsync",
+    parameters: [
+      "i32", // int fd
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  renameat: {
+    parameters: [
+      "i32", // int olddirfd
+      "buffer", // const char *oldpath
+      "i32", // int newdirfd
+      "buffer", // const char *newpath
+    ],
+    result: "i32",
+  },
+  unlinkat: {
+    parameters: [
+      "i32", // int dirfd
+      "buffer", // const char *pathname
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  statx: {
+    parameters: [
+      "i32", // int dirfd
+      "buffer", // const char *pathname
+      "i32", // int flags
+      "u32", // unsigned int mask
+      "pointer", // struct statx *statxbuf
+    ],
+    result: "i32",
+  },
+});
+
+/** struct epoll_event is packed on x86-64 and aligned elsewhere. */
+const epollEventPacked = Deno.build.arch === "x86_64";
+
+export const epollEvent = struct("epoll_event", epollEventPacked ? 12 : 16, {
+  "events": [0, "u32"],
+  "data": [epollEventPacked ? 4 : 8, "u64"],
+});
+
+export const openHow = struct("open_how", 24, {
+  "flags": [0, "u64"],
+  "mode": [8, "u64"],
+  "resolve": [16, "u64"],
+});
+
+export const statxBuffer = struct("statx", 256, {
+  "stx_mode": [28, "u16"],
+  "stx_size": [40, "u64"],
+});
+
+/** Constants of the Linux ABI that the program uses, checked against the headers like the structures. */
+export const C = {
+  PROT_READ: 1,
+  PROT_WRITE: 2,
+  MAP_PRIVATE: 2,
+  MAP_ANONYMOUS: 0x20,
+  EPOLL_CLOEXEC: 0o2000000,
+  EPOLL_CTL_ADD: 1,
+  EPOLL_CTL_DEL: 2,
+  EPOLL_CTL_MOD: 3,
+  EPOLLIN: 1,
+  EPOLLONESHOT: 1 << 30,
+  EFD_CLOEXEC: 0o2000000,
+  EFD_NONBLOCK: 0o4000,
+  F_GETFL: 3,
+  F_SETFL: 4,
+  O_RDONLY: 0,
+  O_WRONLY: 1,
+  O_CREAT: 0o100,
+  O_EXCL: 0o200,
+  O_NONBLOCK: 0o4000,
+  O_DIRECTORY: Deno.build.arch === "x86_64" ? 0o200000 : 0o40000,
+  O_CLOEXEC: 0o2000000,
+  O_PATH: 0o10000000,
+  AT_FDCWD: -100,
+  AT_EMPTY_PATH: 0x1000,
+  STATX_TYPE: 1,
+  STATX_SIZE: 0x200,
+  S_IFMT: 0o170000,
+  S_IFREG: 0o100000,
+  SYS_openat2: 437,
+  RESOLVE_NO_MAGICLINKS: 0x02,
+  RESOLVE_NO_SYMLINKS: 0x04,
+  RESOLVE_BENEATH: 0x08,
+} as const;
+
+/** errno of the last call from this thread. Ask at once: the next call may change it. */
+export function errno(): number {
+  return new Deno.UnsafePointerView(libc().__errno_location()!).getInt32();
+}
+
+const errnoNames = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+/** C's name of an error number, for example ENOMEM. */
+export function errnoName(number: number): string {
+  return errnoNames.get(number) ?? `errno ${number}`;
+}
+
+/** A system call that failed. */
+export class SystemError extends Error {
+  override readonly name = "SystemError";
+  /** C's name of the error number, for example ENOSPC. */
+  readonly code: string;
+
+  constructor(readonly call: string, readonly errno: number) {
+    super(`${call} failed with ${errnoName(errno)}`);
+    this.code = errnoName(errno);
+  }
+}
+
+/**
+ * Passes a call's result on.
+ *
+ * @throws SystemError with errno when the result is negative
+ */
+export function check(call: string, result: number | bigint): number {
+  if (result < 0) throw new SystemError(call, errno());
+  return Number(result);
+}
