@@ -1,6 +1,7 @@
 /** Debian's kernel and a small initramfs for the guests, unpacked once into the user's cache. */
 import { join } from "node:path";
 import { encodeHex } from "@std/encoding/hex";
+import { cacheDirectory, exists } from "../../.ci/cache.ts";
 import { VerbsealError } from "../../lib/errors.ts";
 
 /** What QEMU needs to boot, and what the guest needs to load modules: absolute paths. */
@@ -30,8 +31,7 @@ export async function prepareKernel(): Promise<GuestKernel> {
       "run the host tests alone: deno task test host",
     );
   }
-  const cache = cacheDirectory();
-  await Deno.mkdir(cache, { recursive: true });
+  const cache = await cacheDirectory("vm");
   const kernel = join(cache, "kernel");
   if (!(await exists(kernel))) await unpackKernel(cache, kernel);
   const version = await moduleVersion(kernel);
@@ -40,11 +40,6 @@ export async function prepareKernel(): Promise<GuestKernel> {
     initramfs: await buildInitramfs(cache, kernel, version),
     modules: join(kernel, "lib", "modules", version),
   };
-}
-
-function cacheDirectory(): string {
-  const base = Deno.env.get("XDG_CACHE_HOME") || join(Deno.env.get("HOME") ?? "/root", ".cache");
-  return join(base, "verbseal", "vm");
 }
 
 async function unpackKernel(cache: string, kernel: string): Promise<void> {
@@ -147,16 +142,6 @@ async function renameUnlessThere(from: string, to: string): Promise<void> {
   } catch (error) {
     // Another process was faster: its tree is as good as ours.
     if (!(await exists(to))) throw error;
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }
 

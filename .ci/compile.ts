@@ -1,0 +1,98 @@
+/** `deno task compile`: makes the executable build/verbseal from main.ts and its worker. */
+import { join } from "node:path";
+import { encodeHex } from "@std/encoding/hex";
+import { format } from "@std/fmt/bytes";
+import { errorText, VerbsealError } from "../lib/errors.ts";
+import { exists } from "./cache.ts";
+import { findDenort } from "./denort.ts";
+
+const root = join(import.meta.dirname ?? ".", "..");
+
+/** Path of the executable that `deno task compile` makes. */
+export const EXECUTABLE = join(root, "build", "verbseal");
+
+/** Started by URL when the program runs, so no import leads to it. */
+const WORKER = "lib/services/worker.ts";
+
+/** What the executable is made of. */
+const SOURCES = ["main.ts", "ffi", "lib", "deno.json", "deno.lock", ".ci/compile.ts"];
+
+/**
+ * What the executable may do. Users choose ports, certificates and files, so those are open; it
+ * starts no program and reads no other variable.
+ *
+ * FFI is granted as a whole: a bare name in --allow-ffi=NAME is looked for in the current folder
+ * first, which would run a library that someone planted there. Without a list the name goes to the
+ * dynamic loader as it stands.
+ */
+const PERMISSIONS = [
+  "--no-prompt",
+  "--allow-ffi",
+  "--allow-net",
+  "--allow-read",
+  "--allow-write",
+  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE",
+  "--allow-sys=hostname",
+];
+
+/**
+ * Makes the executable, unless it is there and made of the same sources.
+ *
+ * @returns one line on what was done
+ * @throws VerbsealError `denort` or `compile`
+ */
+export async function compile(): Promise<string> {
+  const stamp = `${EXECUTABLE}.sha256`;
+  const digest = await sourceDigest();
+  if (await exists(EXECUTABLE) && await exists(stamp)) {
+    if (await Deno.readTextFile(stamp) === digest) return `${await describe()}, unchanged`;
+  }
+  const denort = await findDenort();
+  const worker = await exists(join(root, WORKER)) ? ["--include", WORKER] : [];
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["compile", ...PERMISSIONS, ...worker, "--output", EXECUTABLE, "main.ts"],
+    cwd: root,
+    stdin: "null",
+    env: { NO_COLOR: "1", ...(denort.path !== undefined && { DENORT_BIN: denort.path }) },
+  }).output();
+  if (!success) {
+    const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+    throw new VerbsealError("compile", `deno compile failed:\n${text.trim()}`);
+  }
+  await Deno.writeTextFile(stamp, digest);
+  return `${await describe()}, denort from ${denort.origin}`;
+}
+
+async function describe(): Promise<string> {
+  const { size } = await Deno.stat(EXECUTABLE);
+  return `build/verbseal, ${format(size)}, deno ${Deno.version.deno}`;
+}
+
+async function sourceDigest(): Promise<string> {
+  const parts = [Deno.version.deno, Deno.env.get("DENORT_BIN") ?? ""];
+  for (const source of SOURCES) {
+    for (const file of await filesUnder(source)) {
+      const hash = await crypto.subtle.digest("SHA-256", await Deno.readFile(join(root, file)));
+      parts.push(`${file} ${encodeHex(hash)}`);
+    }
+  }
+  const all = new TextEncoder().encode(parts.join("\n"));
+  return encodeHex(await crypto.subtle.digest("SHA-256", all));
+}
+
+/** Files below a path of the repository, in a fixed order. */
+async function filesUnder(path: string): Promise<string[]> {
+  if (!(await Deno.stat(join(root, path))).isDirectory) return [path];
+  const entries = await Array.fromAsync(Deno.readDir(join(root, path)));
+  const names = entries.map((entry) => entry.name).sort();
+  return (await Promise.all(names.map((name) => filesUnder(join(path, name))))).flat();
+}
+
+if (import.meta.main) {
+  try {
+    console.log(await compile());
+  } catch (error) {
+    console.error(errorText(error));
+    Deno.exit(1);
+  }
+}
