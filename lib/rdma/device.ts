@@ -1,0 +1,73 @@
+import type { CompletionQueue } from "./completion_queue.ts";
+import type { Gid, GidType, PathMtu } from "./address.ts";
+import type { ProtectionDomain } from "./protection_domain.ts";
+
+/** What a device can hold at most (struct ibv_device_attr). */
+export interface DeviceLimits {
+  readonly maxQueuePairs: number;
+  /** Work requests outstanding on one queue. */
+  readonly maxWorkRequests: number;
+  readonly maxScatterGather: number;
+  readonly maxCompletionQueueEntries: number;
+  readonly maxMemoryRegions: number;
+  /** Bytes of one region. */
+  readonly maxMemoryRegionBytes: bigint;
+  readonly maxMemoryWindows: number;
+  readonly maxProtectionDomains: number;
+  /** READs and atomics that a queue pair can have outstanding as responder. */
+  readonly maxDestRdAtomic: number;
+  /** The same as initiator. */
+  readonly maxRdAtomic: number;
+  readonly atomics: boolean;
+}
+
+/** One entry of a port's GID table. */
+export interface GidEntry {
+  readonly index: number;
+  readonly gid: Gid;
+  readonly type: GidType;
+}
+
+export type PortState = "DOWN" | "INIT" | "ARMED" | "ACTIVE" | "UNKNOWN";
+
+/** One port of a device (struct ibv_port_attr). */
+export interface Port {
+  /** From 1. */
+  readonly number: number;
+  readonly state: PortState;
+  readonly linkLayer: "InfiniBand" | "Ethernet" | "unknown";
+  readonly activeMtu: PathMtu;
+  readonly maxMtu: PathMtu;
+  /** Local identifier; 0 on Ethernet. */
+  readonly lid: number;
+  /** Bytes of one message. */
+  readonly maxMessageBytes: number;
+  readonly gids: readonly GidEntry[];
+}
+
+/** What happened to a device outside any work request (ibv_get_async_event(3)). */
+export interface AsyncEvent {
+  /** C name, for example IBV_EVENT_QP_FATAL, or `event N` for one not listed here. */
+  readonly name: string;
+  /** The queue pair, for events about one. */
+  readonly qpn?: number;
+  /** The port, for events about one. */
+  readonly port?: number;
+  /** Sessions cannot go on: of that queue pair, of that port, or of the device. */
+  readonly fatal: boolean;
+}
+
+/** An opened RDMA device. Disposing it closes it; everything made from it must be disposed before. */
+export interface Device extends Disposable {
+  readonly name: string;
+  readonly provider: "verbs";
+  readonly firmware: string;
+  readonly limits: DeviceLimits;
+  /** The state of all ports now. */
+  ports(): Port[];
+  allocateProtectionDomain(): ProtectionDomain;
+  /** @param depth completions that it holds at least */
+  createCompletionQueue(depth: number): CompletionQueue;
+  /** Calls `listener` for every asynchronous event until the signal aborts. */
+  onAsyncEvent(listener: (event: AsyncEvent) => void, signal: AbortSignal): void;
+}

@@ -1,0 +1,14 @@
+/** What a device may do with registered memory or through a queue pair (enum ibv_access_flags). */
+export type Access = "LOCAL_WRITE" | "REMOTE_WRITE" | "REMOTE_READ" | "REMOTE_ATOMIC";
+
+/** Registered memory. Disposing it ends all access of the device and of the peer. */
+export interface MemoryRegion extends Disposable {
+  /** Address of the first byte, for work requests here and at the peer. */
+  readonly address: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Names the region in local work requests. */
+  readonly lkey: number;
+  /** Names the region in the peer's work requests. */
+  readonly rkey: number;
+}

@@ -1,0 +1,24 @@
+import type { Memory } from "../../ffi/memory.ts";
+import type { Access, MemoryRegion } from "./memory_region.ts";
+import type { QueuePair, QueuePairOptions } from "./queue_pair.ts";
+
+/** What keeps one session's memory and queue pair apart from another's (IBTA volume 1, section 10.2.3). */
+export interface ProtectionDomain extends Disposable {
+  /**
+   * Pins and registers a range of memory.
+   *
+   * @param memory must outlive the region
+   * @param access what the device may do with it, besides reading it locally
+   * @param offset first byte, from the start of `memory`
+   * @param length bytes; the bounds are exact
+   * @throws VerbsError for example ENOMEM, when the locked-memory limit is reached
+   */
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset?: number,
+    length?: number,
+  ): MemoryRegion;
+  /** Creates a reliable connected queue pair in state RESET. */
+  createQueuePair(options: QueuePairOptions): QueuePair;
+}

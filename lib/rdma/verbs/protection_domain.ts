@@ -1,0 +1,35 @@
+import type { Memory } from "../../../ffi/memory.ts";
+import { libibverbs } from "../../../ffi/libibverbs.ts";
+import type { Access } from "../memory_region.ts";
+import type { ProtectionDomain } from "../protection_domain.ts";
+import type { QueuePairOptions } from "../queue_pair.ts";
+import { VerbsMemoryRegion } from "./memory_region.ts";
+import { VerbsObject } from "./object.ts";
+import { VerbsQueuePair } from "./queue_pair.ts";
+
+export class VerbsProtectionDomain extends VerbsObject implements ProtectionDomain {
+  readonly #context: Deno.PointerObject;
+
+  constructor(context: Deno.PointerObject) {
+    super(
+      "ibv_alloc_pd",
+      libibverbs().ibv_alloc_pd(context),
+      "ibv_dealloc_pd",
+      libibverbs().ibv_dealloc_pd,
+    );
+    this.#context = context;
+  }
+
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset = 0,
+    length = memory.length - offset,
+  ): VerbsMemoryRegion {
+    return new VerbsMemoryRegion(this.pointer, memory, access, offset, length);
+  }
+
+  createQueuePair(options: QueuePairOptions): VerbsQueuePair {
+    return new VerbsQueuePair(this.#context, this.pointer, options);
+  }
+}

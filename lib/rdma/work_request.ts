@@ -1,0 +1,178 @@
+import { addressOf, pointerOf } from "../../ffi/layout.ts";
+import { ibvRecvWr, ibvSendWr, ibvSge, V } from "../../ffi/libibverbs.ts";
+
+/** Operations of a reliable connected queue pair (enum ibv_wr_opcode). */
+export const Opcode = {
+  WRITE: V.IBV_WR_RDMA_WRITE,
+  WRITE_WITH_IMMEDIATE: V.IBV_WR_RDMA_WRITE_WITH_IMM,
+  SEND: V.IBV_WR_SEND,
+  SEND_WITH_IMMEDIATE: V.IBV_WR_SEND_WITH_IMM,
+  READ: V.IBV_WR_RDMA_READ,
+  COMPARE_AND_SWAP: V.IBV_WR_ATOMIC_CMP_AND_SWP,
+  FETCH_AND_ADD: V.IBV_WR_ATOMIC_FETCH_AND_ADD,
+} as const;
+
+export type Opcode = typeof Opcode[keyof typeof Opcode];
+
+/** Flags of a send work request (enum ibv_send_flags); combine with `|`. */
+export const SendFlag = {
+  NONE: 0,
+  FENCE: V.IBV_SEND_FENCE,
+  SIGNALED: V.IBV_SEND_SIGNALED,
+  SOLICITED: V.IBV_SEND_SOLICITED,
+  INLINE: V.IBV_SEND_INLINE,
+} as const;
+
+const high = 0x1_0000_0000;
+
+/** What send and receive lists share: work requests of one size, each with its scatter/gather entries, in memory that stays. */
+class WorkRequestList {
+  protected readonly words: Uint32Array<ArrayBuffer>;
+  protected readonly view: DataView<ArrayBuffer>;
+  readonly #address: number;
+  readonly #sgeBase: number;
+
+  constructor(
+    readonly capacity: number,
+    readonly maxSge: number,
+    private readonly layout: typeof ibvSendWr | typeof ibvRecvWr,
+  ) {
+    this.#sgeBase = capacity * layout.size;
+    const memory = new ArrayBuffer(this.#sgeBase + capacity * maxSge * ibvSge.size);
+    this.words = new Uint32Array(memory);
+    this.view = new DataView(memory);
+    this.#address = Number(addressOf(pointerOf(this.view)));
+    for (let index = 0; index < capacity; index++) {
+      this.setAddress(
+        this.offset(index, "sg_list"),
+        this.#address + this.#sgeBase + index * maxSge * ibvSge.size,
+      );
+    }
+  }
+
+  /**
+   * Adds a local buffer to a request that was prepared.
+   *
+   * @param lkey of the region that holds the buffer; ignored for inline data
+   */
+  buffer(index: number, address: number, length: number, lkey: number): this {
+    const count = this.offset(index, "num_sge") >> 2;
+    const used = this.words[count]!;
+    if (used >= this.maxSge) throw new RangeError(`work request has ${used} buffers already`);
+    const sge = this.#sgeBase + (index * this.maxSge + used) * ibvSge.size;
+    this.setAddress(sge, address);
+    this.words[(sge >> 2) + 2] = length;
+    this.words[(sge >> 2) + 3] = lkey;
+    this.words[count] = used + 1;
+    return this;
+  }
+
+  /** Links `count` requests from `first` into one list and returns the list's address, for posting. */
+  chain(first: number, count: number): number {
+    const last = first + count - 1;
+    this.checkIndex(last);
+    for (let index = first; index <= last; index++) {
+      const next = index === last ? 0 : this.#address + (index + 1) * this.layout.size;
+      this.setAddress(this.offset(index, "next"), next);
+    }
+    return this.#address + first * this.layout.size;
+  }
+
+  protected offset(index: number, field: "wr_id" | "next" | "sg_list" | "num_sge"): number {
+    return index * this.layout.size + this.layout.offset(field);
+  }
+
+  protected begin(index: number, wrId: number): void {
+    this.checkIndex(index);
+    const at = this.offset(index, "wr_id") >> 2;
+    this.words[at] = wrId;
+    this.words[at + 1] = 0;
+    this.words[this.offset(index, "num_sge") >> 2] = 0;
+  }
+
+  protected checkIndex(index: number): void {
+    if (index < 0 || index >= this.capacity) {
+      throw new RangeError(`work request ${index} of ${this.capacity}`);
+    }
+  }
+
+  protected setAddress(offset: number, address: number): void {
+    this.words[offset >> 2] = address;
+    this.words[(offset >> 2) + 1] = address / high;
+  }
+}
+
+const opcode = ibvSendWr.offset("opcode");
+const sendFlags = ibvSendWr.offset("send_flags");
+const immData = ibvSendWr.offset("imm_data");
+const remoteAddress = ibvSendWr.offset("wr.rdma.remote_addr");
+const rdmaRkey = ibvSendWr.offset("wr.rdma.rkey");
+const compareAdd = ibvSendWr.offset("wr.atomic.compare_add");
+const swap = ibvSendWr.offset("wr.atomic.swap");
+const atomicRkey = ibvSendWr.offset("wr.atomic.rkey");
+
+/**
+ * Send work requests in the layout of struct ibv_send_wr. Set up once, changed in place and
+ * posted as often as wanted: the queue pair copies them when they are posted.
+ */
+export class SendWorkRequests extends WorkRequestList {
+  constructor(capacity: number, maxSge = 1) {
+    super(capacity, maxSge, ibvSendWr);
+  }
+
+  /**
+   * Starts request `index`, without buffers yet.
+   *
+   * @param wrId 32 bits, returned by the completion
+   * @param flags of {@linkcode SendFlag}
+   */
+  prepare(index: number, wrId: number, operation: Opcode, flags: number): this {
+    this.begin(index, wrId);
+    const at = index * ibvSendWr.size;
+    this.words[(at + opcode) >> 2] = operation;
+    this.words[(at + sendFlags) >> 2] = flags;
+    return this;
+  }
+
+  /** The peer's memory, for READ and WRITE. */
+  remote(index: number, address: number, rkey: number): this {
+    const at = index * ibvSendWr.size;
+    this.setAddress(at + remoteAddress, address);
+    this.words[(at + rdmaRkey) >> 2] = rkey;
+    return this;
+  }
+
+  /** 32 bits that travel with SEND_WITH_IMMEDIATE and WRITE_WITH_IMMEDIATE. */
+  immediate(index: number, value: number): this {
+    this.view.setUint32(index * ibvSendWr.size + immData, value, false);
+    return this;
+  }
+
+  /**
+   * The peer's 8 aligned bytes, for atomics; the buffer receives their former value.
+   *
+   * @param operand what to compare with, or to add
+   * @param swapWith what to store if equal
+   */
+  atomic(index: number, address: number, rkey: number, operand: bigint, swapWith = 0n): this {
+    const at = index * ibvSendWr.size;
+    this.setAddress(at + remoteAddress, address);
+    this.view.setBigUint64(at + compareAdd, operand, true);
+    this.view.setBigUint64(at + swap, swapWith, true);
+    this.words[(at + atomicRkey) >> 2] = rkey;
+    return this;
+  }
+}
+
+/** Receive work requests in the layout of struct ibv_recv_wr. */
+export class ReceiveWorkRequests extends WorkRequestList {
+  constructor(capacity: number, maxSge = 1) {
+    super(capacity, maxSge, ibvRecvWr);
+  }
+
+  /** Starts request `index`, without buffers yet. `wrId` has 32 bits and is returned by the completion. */
+  prepare(index: number, wrId: number): this {
+    this.begin(index, wrId);
+    return this;
+  }
+}
