@@ -54,9 +54,12 @@ export interface GuestResult {
 export class GuestError extends VerbsealError {
   override readonly name = "GuestError";
 
-  /** @param output all that the guest printed */
-  constructor(message: string, readonly output: string) {
-    super("guest", `${message}; the end of its console:\n${lastLines(output, 30)}`);
+  /**
+   * @param why what happened to the guest
+   * @param output all that the guest printed
+   */
+  constructor(readonly why: string, readonly output: string) {
+    super("guest", `${why}; the end of its console:\n${lastLines(output, 30)}`);
   }
 }
 

@@ -1,0 +1,91 @@
+/** Turns what a run of `deno test` left behind into tests passed and tests failed. */
+
+/** Outcome of one part of the test run. */
+export interface Report {
+  passed: number;
+  failures: Failure[];
+}
+
+/** A test that failed, or something that went wrong and counts as one. */
+export interface Failure {
+  name: string;
+  message: string;
+}
+
+/** What a run of `deno test` left behind. */
+export interface TestRun {
+  /** Test files that were given to it, relative to the directory it ran in. */
+  files: string[];
+  /** Exit status; undefined if there is none, as it was killed. */
+  status: number | undefined;
+  /** All that it printed, without colours. */
+  output: string;
+  /** Its JUnit report; undefined if it did not come to write one. */
+  junit: string | undefined;
+}
+
+/**
+ * Counts a run's tests. Whatever is missing counts as failed: a report, a file without tests (its
+ * module may have thrown, which the report does not show), a status that the report does not
+ * explain, a test that is switched off.
+ */
+export function judge({ files, status, output, junit }: TestRun): Report {
+  if (junit === undefined) {
+    return failed("no report", `ended with status ${status}:\n${lastLines(output)}`);
+  }
+  const cases = readJunit(junit);
+  const failures = cases.filter((each) => each.failure !== undefined)
+    .map(({ name, failure = "" }) => ({ name, message: failure }));
+  for (const file of files.filter((file) => !ranTestsOf(file, output))) {
+    failures.push({ name: file, message: `ran no test:\n${lastLines(output)}` });
+  }
+  if (failures.length === 0 && status !== 0) {
+    return failed("status", `all tests passed, yet it ended with ${status}:\n${lastLines(output)}`);
+  }
+  return { passed: cases.filter((each) => each.failure === undefined).length, failures };
+}
+
+/** Outcome of a part that is one failure. */
+export function failed(name: string, message: string): Report {
+  return { passed: 0, failures: [{ name, message }] };
+}
+
+/** The end of a long text, where the reason of a failure usually stands. */
+export function lastLines(text: string): string {
+  return text.trimEnd().split("\n").slice(-40).join("\n");
+}
+
+interface TestCase {
+  name: string;
+  failure?: string;
+}
+
+/** The report sorts tests by the file that defines them, which may be a helper: see the output. */
+function ranTestsOf(file: string, output: string): boolean {
+  return [...output.matchAll(/running [1-9]\d* tests? from \.\/(\S+)/g)]
+    .some(([, path]) => path === file);
+}
+
+/** Test cases of the JUnit dialect that Deno's reporter writes. */
+function readJunit(xml: string): TestCase[] {
+  return [...xml.matchAll(/<testcase name="([^"]*)"[^>]*>(.*?)<\/testcase>/gs)].map(readCase);
+}
+
+function readCase([, name = "", body = ""]: RegExpMatchArray): TestCase {
+  const failure = /<failure[^>]*>(.*?)<\/failure>/s.exec(body)?.[1];
+  if (failure !== undefined) return { name: decode(name), failure: decode(failure) };
+  if (body.includes("<skipped/>")) return { name: decode(name), failure: "is switched off" };
+  return { name: decode(name) };
+}
+
+const entities: Record<string, string> = {
+  "&lt;": "<",
+  "&gt;": ">",
+  "&quot;": '"',
+  "&apos;": "'",
+  "&amp;": "&",
+};
+
+function decode(text: string): string {
+  return text.replaceAll(/&(lt|gt|quot|apos|amp);/g, (entity) => entities[entity] ?? entity);
+}

@@ -1,0 +1,224 @@
+/**
+ * `deno task test [host|vm|container]`: all tests, those on this machine, those in guests, or the
+ * container's. Installs the system packages they need. The last line is `N passed, N failed`.
+ */
+import { join } from "node:path";
+import { compile, EXECUTABLE } from "../.ci/compile.ts";
+import { ensurePackages, PACKAGES } from "../.ci/packages.ts";
+import { errorText, VerbsealError } from "../lib/errors.ts";
+import { failed, judge, lastLines, type Report } from "./report.ts";
+import { GuestError, runInGuest } from "./vm/guest.ts";
+
+const root = join(import.meta.dirname ?? ".", "..");
+/** Where reports and full outputs are left, a directory for each part. */
+const results = join(root, "build", "tests");
+/** Lines of a failure's message that are repeated at the end; all of it is in the results. */
+const MESSAGE_LINES = 40;
+
+/** A part of the run; its name is the first word of its line. */
+interface Part {
+  name: string;
+  /** System packages, and what they are for. */
+  needs: readonly string[];
+  why: string;
+  run(directory: string): Promise<Report>;
+}
+
+const check: Part = { name: "check", needs: [], why: "", run: runCheck };
+
+const executable: Part = { name: "compile", needs: [], why: "", run: makeExecutable };
+
+const host: Part = {
+  name: "host",
+  needs: [...PACKAGES.libraries, ...PACKAGES.headers],
+  why: "to compare struct layouts with C's",
+  run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/|container\/|bench\/)/),
+};
+
+const guest: Part = {
+  name: "guest",
+  needs: PACKAGES.guest,
+  why: "to boot guests",
+  run: (directory) => testInGuest(directory, 900, /^tests\/vm\/[^/]+$/),
+};
+
+const wire: Part = {
+  name: "wire",
+  needs: [...PACKAGES.guest, ...PACKAGES.wire],
+  why: "to watch the wire between two guests",
+  run: (directory) => testHere(directory, 600, /^tests\/vm\/host\/(?!container)/),
+};
+
+const container: Part = {
+  name: "container",
+  needs: [...PACKAGES.guest, ...PACKAGES.container],
+  why: "to build the container image and run it in a guest",
+  run: (directory) => testHere(directory, 900, /^tests\/(vm\/host\/container|container\/)/),
+};
+
+const SELECTIONS: Record<string, Part[]> = {
+  all: [check, executable, host, guest, wire, container],
+  host: [check, executable, host],
+  vm: [executable, guest, wire],
+  container: [executable, container],
+};
+
+/** Format, lint, types and import rules: one test. */
+async function runCheck(): Promise<Report> {
+  const { status, output } = await runDeno(["task", "check"], 300);
+  return status === 0 ? { passed: 1, failures: [] } : failed("check", lastLines(output));
+}
+
+async function makeExecutable(): Promise<Report> {
+  console.log(`    ${await compile()}`);
+  return { passed: 1, failures: [] };
+}
+
+/** Runs the test files whose path matches, on this machine. */
+async function testHere(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
+  const files = await testFiles(pattern);
+  if (files.length === 0) return noTests(pattern);
+  const junit = join(directory, "junit.xml");
+  const args = ["test", "-A", "--no-check", `--junit-path=${junit}`, ...files];
+  const { status, output } = await runDeno(args, seconds);
+  await Deno.writeTextFile(join(directory, "output.txt"), output);
+  return judge({ files, status, output, junit: await readIfThere(junit) });
+}
+
+/** Runs the test files whose path matches, in one guest. */
+async function testInGuest(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
+  const files = await testFiles(pattern);
+  if (files.length === 0) return noTests(pattern);
+  // The guest has no network to fetch modules from.
+  const cached = await runDeno(["cache", ...files], 300);
+  if (cached.status !== 0) return failed("modules of the guest's tests", lastLines(cached.output));
+  const options = "-A --no-check --cached-only --junit-path=/results/junit.xml";
+  const names = files.map((file) => `'${file}'`).join(" ");
+  const { status, output: console } = await runInGuest({
+    // The kernel writes to the console too, so the share gets the test run's words alone.
+    script: `deno test ${options} ${names} 2>&1 | tee /results/output.txt; exit $PIPESTATUS`,
+    directory: root,
+    environment: { VERBSEAL: EXECUTABLE },
+    resultDirectory: directory,
+    timeout: seconds,
+  }).catch((error) => {
+    if (!(error instanceof GuestError)) throw error;
+    return { status: undefined, output: `${error.output}\n${error.why}` };
+  });
+  await Deno.writeTextFile(join(directory, "console.txt"), console);
+  const junit = await readIfThere(join(directory, "junit.xml"));
+  // Without a report the guest's own last words say why.
+  const output = junit && await readIfThere(join(directory, "output.txt")) || console;
+  return judge({ files, status, output, junit });
+}
+
+/** All files of tests, relative to the repository, whose path matches. */
+async function testFiles(pattern: RegExp): Promise<string[]> {
+  const files: string[] = [];
+  const visit = async (directory: string): Promise<void> => {
+    for await (const { name, isDirectory } of Deno.readDir(join(root, directory))) {
+      const path = join(directory, name);
+      if (isDirectory) await visit(path);
+      else if (name.endsWith("_test.ts") && pattern.test(path)) files.push(path);
+    }
+  };
+  await visit("tests");
+  return files.sort();
+}
+
+function noTests(pattern: RegExp): Report {
+  return failed("no tests", `no test file matches ${pattern}`);
+}
+
+/** Runs deno in the repository; a run that takes too long has no status. */
+async function runDeno(
+  args: string[],
+  seconds: number,
+): Promise<{ status: number | undefined; output: string }> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: root,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    env: { NO_COLOR: "1", VERBSEAL: EXECUTABLE },
+  }).spawn();
+  let hung = false;
+  const timer = setTimeout(() => {
+    hung = true;
+    child.kill("SIGTERM");
+  }, seconds * 1000);
+  let output = "";
+  const collect = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> => {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) output += text;
+  };
+  const [{ code }] = await Promise.all([
+    child.status,
+    collect(child.stdout),
+    collect(child.stderr),
+  ]);
+  clearTimeout(timer);
+  return hung
+    ? { status: undefined, output: `${output}\nended after ${seconds} s` }
+    : { status: code, output };
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Runs one part and prints its line; whatever it throws is its failure. */
+async function runPart(part: Part): Promise<Report> {
+  const start = performance.now();
+  const directory = join(results, part.name);
+  let report: Report;
+  try {
+    await Deno.mkdir(directory, { recursive: true });
+    if (part.needs.length > 0) await ensurePackages(part.needs, { why: part.why });
+    report = await part.run(directory);
+  } catch (error) {
+    const remedy = error instanceof VerbsealError && error.remedy ? `\n${error.remedy}` : "";
+    report = failed(part.name, errorText(error) + remedy);
+  }
+  const seconds = Math.round((performance.now() - start) / 1000);
+  console.log(`${part.name.padEnd(9)} ${summary(report)} (${seconds} s)`);
+  return report;
+}
+
+function summary({ passed, failures }: Report): string {
+  return `${passed} passed, ${failures.length} failed`;
+}
+
+function printFailures(part: Part, { failures }: Report): void {
+  for (const { name, message } of failures) {
+    const lines = message.trimEnd().split("\n");
+    console.log(`\nFAILED ${part.name}: ${name}`);
+    for (const line of lines.slice(0, MESSAGE_LINES)) console.log(`    ${line}`);
+  }
+}
+
+if (import.meta.main) {
+  const selection = Deno.args[0] ?? "all";
+  const parts = SELECTIONS[selection];
+  if (parts === undefined) {
+    console.error(`deno task test takes nothing, host, vm or container, and not: ${selection}`);
+    Deno.exit(2);
+  }
+  // What an earlier run left must not pass for this one's.
+  await Deno.remove(results, { recursive: true }).catch(() => {});
+  const total: Report = { passed: 0, failures: [] };
+  const outcomes: [Part, Report][] = [];
+  for (const part of parts) outcomes.push([part, await runPart(part)]);
+  for (const [part, report] of outcomes) {
+    printFailures(part, report);
+    total.passed += report.passed;
+    total.failures.push(...report.failures);
+  }
+  console.log(`\n${summary(total)}`);
+  if (total.failures.length > 0) Deno.exitCode = 1;
+}
