@@ -1,0 +1,314 @@
+/**
+ * The exchange, as two state machines that do no I/O: messages and events go in, steps come out.
+ *
+ *     client                                   server
+ *     START                                    AWAIT_HELLO
+ *       HELLO, SECRET                     →    AWAIT_SECRET, ADMITTING
+ *     AWAIT_WELCOME, AWAIT_SECRET         ←      WELCOME, SECRET     or ERROR {code, text}
+ *     ALLOCATING                               ALLOCATING            (only after admission)
+ *       QP                                →    AWAIT_QP
+ *     AWAIT_QP                            ←      QP
+ *     CONNECTING                               CONNECTING            (INIT, RTR, RTS, query and compare)
+ *       READY                             ↔      READY               (nothing is sent on the QP before both)
+ *     AWAIT_READY                              AWAIT_READY
+ *     PROVING                                  PROVING               (PROOF as the first message, both ways)
+ *     ESTABLISHED                              ESTABLISHED
+ */
+import { createHash, type Hash } from "node:crypto";
+import { encodeBase64 } from "@std/encoding/base64";
+import { encodeBase64Url } from "@std/encoding/base64url";
+import { ProtocolError, RefusedError } from "../errors.ts";
+import type { Frame } from "./frame.ts";
+import { type KeyContext, KeySchedule } from "./keys.ts";
+import {
+  decode,
+  encode,
+  type Hello,
+  type Message,
+  type QueuePairNumbers,
+  SECRET_BYTES,
+  VERSION,
+  type Welcome,
+} from "./messages.ts";
+
+export type ExchangeState =
+  | "START"
+  | "AWAIT_HELLO"
+  | "AWAIT_SECRET"
+  | "ADMITTING"
+  | "AWAIT_WELCOME"
+  | "ALLOCATING"
+  | "AWAIT_QP"
+  | "CONNECTING"
+  | "AWAIT_READY"
+  | "PROVING"
+  | "ESTABLISHED";
+
+/** What both sides agreed on for the path between their queue pairs. */
+export interface AgreedPath {
+  /** The smaller of both path MTUs. */
+  readonly mtu: QueuePairNumbers["mtu"];
+  /** READs and atomics outstanding at most, to the peer and from the peer. */
+  readonly maxRdAtomic: number;
+  readonly maxDestRdAtomic: number;
+}
+
+/** What the owner of a state machine has to do next, in this order. */
+export type Step =
+  | { readonly do: "send"; readonly frame: Frame }
+  /** Server: decide, then call {@linkcode ServerExchange.admitted}. */
+  | { readonly do: "admit"; readonly hello: Hello }
+  /** Create protection domain, regions, queues and queue pair, draw a PSN, then call `allocated`. */
+  | { readonly do: "allocate"; readonly welcome: Welcome }
+  /** Bring the queue pair to RTS with exactly these numbers, compare, then call `connected`. */
+  | {
+    readonly do: "connect";
+    readonly local: QueuePairNumbers;
+    readonly remote: QueuePairNumbers;
+    readonly path: AgreedPath;
+    /** Private data of a CM connection request. */
+    readonly cmToken: Uint8Array;
+  }
+  /** Send `own` as the first message of the queue pair, await `expected` as the first received, then call `proved`. */
+  | { readonly do: "prove"; readonly own: Uint8Array; readonly expected: Uint8Array }
+  | { readonly do: "established" };
+
+/** Random bytes; a parameter so that tests are repeatable. */
+export type RandomBytes = (length: number) => Uint8Array<ArrayBuffer>;
+
+const cryptographic: RandomBytes = (length) => crypto.getRandomValues(new Uint8Array(length));
+
+abstract class Exchange {
+  #state: ExchangeState;
+  readonly #transcript: Hash = createHash("sha256");
+  protected readonly random: RandomBytes;
+  protected readonly secret: Uint8Array<ArrayBuffer>;
+  protected peerSecret: Uint8Array | undefined;
+  protected local: QueuePairNumbers | undefined;
+  protected welcome: Welcome | undefined;
+  #tokens: { proof: Uint8Array; expected: Uint8Array } | undefined;
+
+  constructor(
+    private readonly side: "client" | "server",
+    start: ExchangeState,
+    random: RandomBytes = cryptographic,
+  ) {
+    this.#state = start;
+    this.random = random;
+    this.secret = random(SECRET_BYTES);
+  }
+
+  get state(): ExchangeState {
+    return this.#state;
+  }
+
+  /**
+   * Takes a frame from the peer.
+   *
+   * @throws ProtocolError when it is not the one whose turn it is, or violates its schema
+   * @throws RefusedError when the peer sent ERROR
+   */
+  receive(frame: Frame): Step[] {
+    const message = decode(frame);
+    if (message.name === "ERROR") throw new RefusedError(message.body.code, message.body.text);
+    if (message.name === "READY" && this.#state === "AWAIT_READY") return this.#ready(message);
+    const steps = this.take(message, frame);
+    if (steps) return steps;
+    throw new ProtocolError("out_of_turn", `${message.name} in state ${this.#state}`);
+  }
+
+  /** The queue pair is there, with a fresh PSN. */
+  abstract allocated(local: QueuePairNumbers): Step[];
+
+  /** The queue pair is in RTS and its PSNs are those agreed. */
+  connected(): Step[] {
+    this.enter("CONNECTING", "AWAIT_READY");
+    return [this.#send({ name: "READY", body: { epoch: this.local!.epoch } })];
+  }
+
+  /** Both proofs are right. */
+  proved(): Step[] {
+    this.enter("PROVING", "ESTABLISHED");
+    return [{ do: "established" }];
+  }
+
+  /** Handles what is this side's own; undefined for a message out of turn. */
+  protected abstract take(message: Message, frame: Frame): Step[] | undefined;
+
+  /** Goes from one state to the next; being in another one is an error of the caller. */
+  protected enter(from: ExchangeState, to: ExchangeState): void {
+    if (this.#state !== from) throw new Error(`exchange is in ${this.#state}, not ${from}`);
+    this.#state = to;
+  }
+
+  /** Sends a message that the keys will depend on. */
+  protected sendRecorded(message: Message): Step {
+    const step = this.#send(message);
+    this.record(step.frame);
+    return step;
+  }
+
+  protected record(frame: Frame): void {
+    this.#transcript.update(frame.bytes);
+  }
+
+  /** Both QP messages are known and recorded: derives what depends on all frames so far. */
+  protected connect(remote: QueuePairNumbers): Step {
+    const local = this.local!;
+    if (remote.epoch !== local.epoch) {
+      throw new ProtocolError("epoch", `QP of epoch ${remote.epoch}, not ${local.epoch}`);
+    }
+    if (remote.gidType !== local.gidType) {
+      throw new ProtocolError(
+        "gid_type",
+        `one side has a GID of ${local.gidType}, the other of ${remote.gidType}`,
+      );
+    }
+    const isClient = this.side === "client";
+    const context: KeyContext = {
+      epoch: local.epoch,
+      clientQpn: isClient ? local.qpn : remote.qpn,
+      serverQpn: isClient ? remote.qpn : local.qpn,
+    };
+    using keys = new KeySchedule(
+      isClient ? this.secret : this.peerSecret!,
+      isClient ? this.peerSecret! : this.secret,
+      this.#transcript.copy().digest(),
+    );
+    this.#tokens = {
+      proof: keys.token("proof", this.side, context),
+      expected: keys.token("proof", isClient ? "server" : "client", context),
+    };
+    return {
+      do: "connect",
+      local,
+      remote,
+      path: {
+        mtu: Math.min(local.mtu, remote.mtu) as QueuePairNumbers["mtu"],
+        maxRdAtomic: Math.min(local.maxRdAtomic, remote.maxDestRdAtomic),
+        maxDestRdAtomic: Math.min(local.maxDestRdAtomic, remote.maxRdAtomic),
+      },
+      cmToken: keys.token("cm", "client", context),
+    };
+  }
+
+  #ready(message: Message & { name: "READY" }): Step[] {
+    if (message.body.epoch !== this.local!.epoch) {
+      throw new ProtocolError("epoch", `READY of epoch ${message.body.epoch}`);
+    }
+    this.enter("AWAIT_READY", "PROVING");
+    const { proof, expected } = this.#tokens!;
+    return [{ do: "prove", own: proof, expected }];
+  }
+
+  #send(message: Message): Step & { do: "send" } {
+    return { do: "send", frame: encode(message) };
+  }
+}
+
+/** The client's side of the exchange. */
+export class ClientExchange extends Exchange {
+  readonly #hello: Omit<Hello, "version" | "nonce">;
+
+  constructor(hello: Omit<Hello, "version" | "nonce">, random?: RandomBytes) {
+    super("client", "START", random);
+    this.#hello = hello;
+  }
+
+  start(): Step[] {
+    this.enter("START", "AWAIT_WELCOME");
+    const nonce = encodeBase64(this.random(SECRET_BYTES));
+    return [
+      this.sendRecorded({ name: "HELLO", body: { version: VERSION, nonce, ...this.#hello } }),
+      this.sendRecorded({ name: "SECRET", body: this.secret }),
+    ];
+  }
+
+  allocated(local: QueuePairNumbers): Step[] {
+    this.enter("ALLOCATING", "AWAIT_QP");
+    this.local = local;
+    return [this.sendRecorded({ name: "QP", body: local })];
+  }
+
+  protected take(message: Message, frame: Frame): Step[] | undefined {
+    if (message.name === "WELCOME" && this.state === "AWAIT_WELCOME") {
+      this.#checkChoices(message.body);
+      this.record(frame);
+      this.welcome = message.body;
+      this.enter("AWAIT_WELCOME", "AWAIT_SECRET");
+      return [];
+    }
+    if (message.name === "SECRET" && this.state === "AWAIT_SECRET") {
+      this.record(frame);
+      this.peerSecret = message.body;
+      this.enter("AWAIT_SECRET", "ALLOCATING");
+      return [{ do: "allocate", welcome: this.welcome! }];
+    }
+    if (message.name === "QP" && this.state === "AWAIT_QP") {
+      this.record(frame);
+      this.enter("AWAIT_QP", "CONNECTING");
+      return [this.connect(message.body)];
+    }
+    return undefined;
+  }
+
+  #checkChoices({ choices }: Welcome): void {
+    const { offers } = this.#hello;
+    const kept = offers.connect.includes(choices.connect) && offers.seal.includes(choices.seal) &&
+      choices.services.every((service) => offers.services.includes(service));
+    if (!kept) throw new ProtocolError("choices", "the server chose what was not offered");
+  }
+}
+
+/** The server's side of the exchange. */
+export class ServerExchange extends Exchange {
+  #hello: Hello | undefined;
+
+  constructor(random?: RandomBytes) {
+    super("server", "AWAIT_HELLO", random);
+  }
+
+  /** The client may go on, under these conditions. */
+  admitted(conditions: Pick<Welcome, "choices" | "limits">): Step[] {
+    this.enter("ADMITTING", "ALLOCATING");
+    this.welcome = {
+      version: VERSION,
+      session: encodeBase64Url(this.random(16)),
+      nonce: encodeBase64(this.random(SECRET_BYTES)),
+      ...conditions,
+    };
+    return [
+      this.sendRecorded({ name: "WELCOME", body: this.welcome }),
+      this.sendRecorded({ name: "SECRET", body: this.secret }),
+      { do: "allocate", welcome: this.welcome },
+    ];
+  }
+
+  allocated(local: QueuePairNumbers): Step[] {
+    this.enter("ALLOCATING", "AWAIT_QP");
+    this.local = local;
+    return [];
+  }
+
+  protected take(message: Message, frame: Frame): Step[] | undefined {
+    if (message.name === "HELLO" && this.state === "AWAIT_HELLO") {
+      this.record(frame);
+      this.#hello = message.body;
+      this.enter("AWAIT_HELLO", "AWAIT_SECRET");
+      return [];
+    }
+    if (message.name === "SECRET" && this.state === "AWAIT_SECRET") {
+      this.record(frame);
+      this.peerSecret = message.body;
+      this.enter("AWAIT_SECRET", "ADMITTING");
+      return [{ do: "admit", hello: this.#hello! }];
+    }
+    if (message.name === "QP" && this.state === "AWAIT_QP") {
+      this.record(frame);
+      const own = this.sendRecorded({ name: "QP", body: this.local! });
+      this.enter("AWAIT_QP", "CONNECTING");
+      return [own, this.connect(message.body)];
+    }
+    return undefined;
+  }
+}
