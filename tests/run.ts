@@ -64,9 +64,10 @@ const SELECTIONS: Record<string, Part[]> = {
 };
 
 /** Format, lint, types and import rules: one test. */
-async function runCheck(): Promise<Report> {
+async function runCheck(directory: string): Promise<Report> {
   const { status, output } = await runDeno(["task", "check"], 300);
-  return status === 0 ? { passed: 1, failures: [] } : failed("check", lastLines(output));
+  await Deno.writeTextFile(join(directory, "output.txt"), output);
+  return status === 0 ? { passed: 1, failures: [] } : failed("check", output);
 }
 
 async function makeExecutable(): Promise<Report> {
