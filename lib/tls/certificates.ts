@@ -1,12 +1,7 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import { isIP } from "node:net";
-
-/** A certificate and its key: PEM, the key in PKCS#8. */
-export interface Identity {
-  readonly certificate: string;
-  readonly key: string;
-}
+import type { Identity } from "./trust.ts";
 
 /** An authority and what it has signed. */
 export interface CertificateSet {
@@ -58,9 +53,11 @@ export async function createCertificates(
 
 async function createAuthority(): Promise<Authority> {
   const keys = await generateKeys();
+  const serialNumber = randomSerial();
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: randomSerial(),
-    name: [{ CN: ["Verbseal development CA"] }],
+    serialNumber,
+    // Two authorities of one name would make "unknown issuer" read as "bad signature".
+    name: [{ CN: [`Verbseal development CA ${serialNumber.slice(-8)}`] }],
     ...validity(authorityDays),
     keys,
     signingAlgorithm: algorithm,

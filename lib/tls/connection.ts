@@ -1,3 +1,6 @@
+/** The application protocol of both sides (ALPN, RFC 7301). */
+export const protocol = "verbseal/1";
+
 /** A host by name or address, and a TCP port. */
 export interface Endpoint {
   readonly hostname: string;
@@ -7,4 +10,59 @@ export interface Endpoint {
 /** `host:port`, with IPv6 addresses in brackets. */
 export function endpointText({ hostname, port }: Endpoint): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+}
+
+/** A TLS connection after the handshake, whichever library speaks TLS. */
+export interface TlsConnection {
+  /** What ALPN agreed on: always `protocol`, as all else is refused in the handshake. */
+  readonly alpn: string;
+  readonly peerAddress: Endpoint;
+  readonly localAddress: Endpoint;
+
+  /**
+   * Reads at most `buffer.length` bytes.
+   *
+   * @returns how many, or null when the peer has said goodbye or this side has closed
+   * @throws TlsError when the connection was lost or its records were tampered with
+   */
+  read(buffer: Uint8Array): Promise<number | null>;
+
+  /**
+   * Writes all of `bytes`, after all that was written before; do not change them meanwhile. What
+   * is written in one go, without awaiting, leaves in as few packets as possible.
+   *
+   * @throws TlsError when the connection was lost or is closed
+   */
+  write(bytes: Uint8Array): Promise<void>;
+
+  /** Says goodbye, so that all that was written arrives, and closes. Takes a second at most. */
+  close(): Promise<void>;
+
+  /** Closes at once. */
+  abort(): void;
+}
+
+/** A connection that was accepted, before any TLS. */
+export interface IncomingConnection {
+  readonly peerAddress: Endpoint;
+
+  /**
+   * Does the handshake.
+   *
+   * @param seconds how long the peer may take
+   * @throws TlsError when it fails, takes too long, or the peer does not offer `protocol`; the
+   * connection is closed then
+   */
+  handshake(seconds: number): Promise<TlsConnection>;
+
+  /** Closes at once. */
+  abort(): void;
+}
+
+/** Accepts connections until it is closed; no failure of a single connection ends it. */
+export interface TlsListener extends AsyncIterable<IncomingConnection> {
+  readonly address: Endpoint;
+
+  /** Accepts no more; connections that were accepted stay. */
+  close(): void;
 }

@@ -1,0 +1,73 @@
+import ipaddr from "ipaddr.js";
+import { C, libc } from "../../ffi/libc.ts";
+import { SocketConstant as S, sockets } from "../../ffi/socket.ts";
+
+/** struct sockaddr_storage. */
+const addressLength = 128;
+
+/**
+ * The file descriptor of a socket of this process, which Deno does not show; undefined where there
+ * is none. All calls on it must follow at once, without awaiting: Deno may close it meanwhile.
+ *
+ * @param peer undefined for a socket that listens
+ */
+export function descriptorOf(local: Deno.NetAddr, peer?: Deno.NetAddr): number | undefined {
+  for (const descriptor of openDescriptors()) {
+    if (!isAt(sockets().getsockname, descriptor, local)) continue;
+    if (isAt(sockets().getpeername, descriptor, peer)) return descriptor;
+  }
+  return undefined;
+}
+
+/** Where none is left to read the list with, all numbers up to the limit are in use. */
+function openDescriptors(): Iterable<number> {
+  try {
+    return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
+  } catch {
+    return upToFirstClosed();
+  }
+}
+
+function* upToFirstClosed(): Generator<number> {
+  for (let descriptor = 0; libc().fcntl(descriptor, C.F_GETFL, 0) >= 0; descriptor++) {
+    yield descriptor;
+  }
+}
+
+type NameCall = (descriptor: number, address: BufferSource, length: BufferSource) => number;
+
+/** Whether a socket's address, as `call` tells it, is `expected`; undefined means none at all. */
+function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr | undefined): boolean {
+  const address = new Uint8Array(addressLength);
+  if (call(descriptor, address, Uint32Array.of(addressLength)) !== 0) {
+    return expected === undefined;
+  }
+  if (expected === undefined) return false;
+  const view = new DataView(address.buffer);
+  const family = new Uint16Array(address.buffer)[0];
+  if (view.getUint16(2) !== expected.port) return false;
+  const bytes = ipaddr.parse(expected.hostname).toByteArray();
+  const [at, length] = family === S.AF_INET6 ? [8, 16] : [4, 4];
+  return bytes.length === length && bytes.every((byte, index) => address[at + index] === byte);
+}
+
+/**
+ * Switches TCP_NODELAY and SO_KEEPALIVE on for a listening socket, and so for all that it accepts:
+ * on Linux they inherit both.
+ */
+export function setAcceptedOptions(local: Deno.NetAddr): void {
+  const descriptor = descriptorOf(local);
+  if (descriptor === undefined) return;
+  const on = Int32Array.of(1);
+  sockets().setsockopt(descriptor, S.SOL_SOCKET, S.SO_KEEPALIVE, on, on.byteLength);
+  sockets().setsockopt(descriptor, S.IPPROTO_TCP, S.TCP_NODELAY, on, on.byteLength);
+}
+
+/**
+ * Ends a connection for the kernel. Deno's `close` alone leaves the socket open for as long as a
+ * peer stops in the middle of a handshake, or does not read what is being written to it.
+ */
+export function shutDown(connection: Deno.Conn<Deno.NetAddr>): void {
+  const descriptor = descriptorOf(connection.localAddr, connection.remoteAddr);
+  if (descriptor !== undefined) sockets().shutdown(descriptor, S.SHUT_RDWR);
+}

@@ -1,0 +1,166 @@
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { errorText, TlsError } from "../errors.ts";
+
+/** A certificate, with those of its authorities below it if needed, and its key: PEM. */
+export interface Identity {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** Whose certificates are believed: these authorities (PEM) only, or, for want of any, the system's. */
+export interface Trust {
+  readonly authorities: readonly string[];
+}
+
+const makeOne = "Create certificates with verbseal certs init";
+
+/**
+ * Reads the certificate and key of a server, and checks all that TLS would later fail on.
+ *
+ * @param files paths of PEM files
+ * @throws TlsError that names the file, what is wrong with it and what to do
+ */
+export async function loadServerIdentity(
+  files: { cert: string; key: string },
+): Promise<Identity> {
+  const certificate = await readFile(files.cert, "--cert");
+  const [leaf] = parseCertificates(files.cert, certificate);
+  checkLeaf(files.cert, leaf);
+  const key = await readKey(files.key);
+  const privateKey = parseKey(files.key, key);
+  if (!leaf.checkPrivateKey(privateKey)) {
+    throw new TlsError(
+      "key_mismatch",
+      `The key in ${files.key} does not belong to the certificate in ${files.cert}`,
+      "Name a certificate and its own key with --cert and --key",
+    );
+  }
+  return { certificate, key };
+}
+
+/**
+ * Reads the authorities to believe.
+ *
+ * @param file path of a PEM file with one or more certificates; without it, the authorities that
+ * the system trusts
+ * @throws TlsError that names the file, what is wrong with it and what to do
+ */
+export async function loadTrust(file?: string): Promise<Trust> {
+  if (file === undefined) return { authorities: [] };
+  const certificates = parseCertificates(file, await readFile(file, "--ca"));
+  const problems = certificates.map(validityProblem);
+  if (problems[0] !== undefined && problems.every((problem) => problem !== undefined)) {
+    throw new TlsError(
+      "authority_not_valid",
+      `The authority's certificate in ${file} ${problems[0]}`,
+      `Name a valid one with --ca, and check this machine's clock. ${makeOne}`,
+    );
+  }
+  return { authorities: certificates.map((certificate) => certificate.toString()) };
+}
+
+async function readFile(path: string, option: string): Promise<string> {
+  try {
+    return await Deno.readTextFile(path);
+  } catch (error) {
+    throw unreadable(path, option, error);
+  }
+}
+
+/** The mode is that of the opened file, so it cannot be another's. */
+async function readKey(path: string): Promise<string> {
+  try {
+    using file = await Deno.open(path);
+    const { mode } = await file.stat();
+    if (mode !== null && (mode & 0o007) !== 0) {
+      throw new TlsError(
+        "key_exposed",
+        `The key ${path} is open to every user of this machine (mode ${
+          (mode & 0o777).toString(8)
+        })`,
+        `Close it with chmod 600 ${path}, and replace it if somebody may have read it`,
+      );
+    }
+    return await new Response(file.readable).text();
+  } catch (error) {
+    throw error instanceof TlsError ? error : unreadable(path, "--key", error);
+  }
+}
+
+function unreadable(path: string, option: string, error: unknown): TlsError {
+  if (error instanceof Deno.errors.NotFound) {
+    return new TlsError(
+      "file_missing",
+      `There is no file ${path}`,
+      `${makeOne}, or name another file with ${option}`,
+      { cause: error },
+    );
+  }
+  return new TlsError(
+    "file_unreadable",
+    `The file ${path} cannot be read: ${errorText(error)}`,
+    `Name another file with ${option}, or let this user read it`,
+    { cause: error },
+  );
+}
+
+function parseCertificates(path: string, text: string): [X509Certificate, ...X509Certificate[]] {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  try {
+    const [first, ...others] = blocks.map((block) => new X509Certificate(block));
+    if (first !== undefined) return [first, ...others];
+  } catch (error) {
+    throw notPem(path, "certificate", error);
+  }
+  throw notPem(path, "certificate");
+}
+
+function parseKey(path: string, text: string) {
+  if (text.includes("ENCRYPTED")) {
+    throw new TlsError(
+      "key_encrypted",
+      `The key in ${path} is locked with a passphrase`,
+      `Unlock it into a file of mode 600 with openssl pkey -in ${path}`,
+    );
+  }
+  try {
+    return createPrivateKey(text);
+  } catch (error) {
+    throw notPem(path, "private key", error);
+  }
+}
+
+function notPem(path: string, what: string, cause?: unknown): TlsError {
+  return new TlsError(
+    "not_pem",
+    `There is no ${what} in PEM form in ${path}`,
+    `Name a file that begins with -----BEGIN ${what.toUpperCase()}-----. ${makeOne}`,
+    { cause },
+  );
+}
+
+function checkLeaf(path: string, certificate: X509Certificate): void {
+  const problem = validityProblem(certificate);
+  if (problem !== undefined) {
+    throw new TlsError(
+      "certificate_not_valid",
+      `The certificate in ${path} ${problem}`,
+      `Renew it, and check this machine's clock. ${makeOne}`,
+    );
+  }
+  if (certificate.ca) {
+    throw new TlsError(
+      "authority_as_leaf",
+      `The certificate in ${path} is an authority's, which may sign others but not serve`,
+      `Name one that it has signed with --cert. ${makeOne}`,
+    );
+  }
+}
+
+/** What is wrong with a certificate's dates now, if anything. */
+function validityProblem({ validFrom, validTo }: X509Certificate): string | undefined {
+  const now = Date.now();
+  if (now < Date.parse(validFrom)) return `is not valid before ${validFrom}`;
+  if (now > Date.parse(validTo)) return `expired on ${validTo}`;
+  return undefined;
+}

@@ -1,0 +1,46 @@
+/** Run with few file descriptors: listens, lets clients use them up, and sees that it recovers. */
+import { configureLogging } from "../../lib/telemetry/log.ts";
+import { createCertificates } from "../../lib/tls/certificates.ts";
+import { listen } from "../../lib/tls/deno.ts";
+
+configureLogging({ level: "warning", format: "text" });
+const { server } = await createCertificates({ hosts: ["localhost"], days: 1 });
+const hostname = "127.0.0.1";
+const listener = listen({ hostname, port: 0, identity: server });
+const { port } = listener.address;
+
+const clients: Deno.Conn[] = [];
+const exhausted = (async () => {
+  for (;;) {
+    try {
+      clients.push(await Deno.connect({ hostname, port }));
+    } catch {
+      return;
+    }
+  }
+})();
+
+const accepted: { abort(): void }[] = [];
+let anotherAccepted = () => {};
+const accepting = (async () => {
+  for await (const incoming of listener) {
+    accepted.push(incoming);
+    anotherAccepted();
+  }
+})();
+
+await exhausted;
+console.log(`${clients.length} clients used up the descriptors`);
+// Clients that were connected and not accepted are in the backlog still.
+for (const connection of [...accepted.splice(0), ...clients.splice(0)]) {
+  if ("abort" in connection) connection.abort();
+  else connection.close();
+}
+const recovered = new Promise<void>((resolve) => anotherAccepted = resolve);
+const late = await Deno.connect({ hostname, port });
+await recovered;
+console.log("accepted again");
+late.close();
+for (const connection of accepted) connection.abort();
+listener.close();
+await accepting;
