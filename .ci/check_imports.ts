@@ -145,12 +145,15 @@ async function moduleGraph(root: string, sources: string[]): Promise<ModuleGraph
     await Deno.writeTextFile(index, lines.join(""));
     const config = join(root, "deno.json");
     const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["info", "--json", "--no-lock", "--config", config, index],
+      // Packages are of no interest here, and looking them up may need the network.
+      args: ["info", "--json", "--no-npm", "--no-lock", "--config", config, index],
       stdin: "null",
     }).output();
     if (!success) throw importsError(new TextDecoder().decode(stderr));
     const graph: ModuleGraph = JSON.parse(new TextDecoder().decode(stdout));
-    const broken = graph.modules.find((module) => module.error !== undefined);
+    const broken = graph.modules.find(({ specifier, error }) =>
+      specifier.startsWith("file:") && error !== undefined
+    );
     if (broken?.error !== undefined) throw importsError(broken.error);
     return graph;
   } finally {
