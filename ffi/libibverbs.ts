@@ -174,6 +174,7 @@ export const ibvDevice = struct("ibv_device", 664, {
 });
 
 export const ibvContext = struct("ibv_context", 328, {
+  "device": [0, "pointer"],
   "ops.poll_cq": [96, "pointer"],
   "ops.req_notify_cq": [104, "pointer"],
   "ops.post_send": [208, "pointer"],

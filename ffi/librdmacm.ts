@@ -76,20 +76,6 @@ export const librdmacm = library({ sonames: ["librdmacm.so.1"], package: "librdm
     ],
     result: "i32",
   },
-  rdma_reject: {
-    parameters: [
-      "pointer", // struct rdma_cm_id *id
-      "pointer", // const void *private_data
-      "u8", // uint8_t private_data_len
-    ],
-    result: "i32",
-  },
-  rdma_disconnect: {
-    parameters: [
-      "pointer", // struct rdma_cm_id *id
-    ],
-    result: "i32",
-  },
   rdma_init_qp_attr: {
     parameters: [
       "pointer", // struct rdma_cm_id *id
@@ -119,12 +105,14 @@ export const rdmaEventChannel = struct("rdma_event_channel", 4, {
 
 export const rdmaCmId = struct("rdma_cm_id", 416, {
   "verbs": [0, "pointer"],
+  "route.addr.dst_storage": [160, { bytes: 128 }],
   "route.addr.addr.ibaddr.sgid": [288, { bytes: 16 }],
   "port_num": [348, "u8"],
 });
 
 export const rdmaCmEvent = struct("rdma_cm_event", 80, {
   "id": [0, "pointer"],
+  "listen_id": [8, "pointer"],
   "event": [16, "i32"],
   "status": [20, "i32"],
   "param.conn.private_data": [24, "pointer"],
@@ -142,11 +130,34 @@ export const rdmaConnParam = struct("rdma_conn_param", 24, {
   "qp_num": [16, "u32"],
 });
 
-/** All structures above, for the comparison with the headers. */
-export const rdmaCmStructures = [rdmaEventChannel, rdmaCmId, rdmaCmEvent, rdmaConnParam];
+/** Ports and addresses of both families are in network byte order. */
+export const sockaddrIn = struct("sockaddr_in", 16, {
+  "sin_family": [0, "u16"],
+  "sin_port": [2, { bytes: 2 }],
+  "sin_addr": [4, { bytes: 4 }],
+});
 
-/** Constants of rdma_cma.h under their C names. */
+export const sockaddrIn6 = struct("sockaddr_in6", 28, {
+  "sin6_family": [0, "u16"],
+  "sin6_port": [2, { bytes: 2 }],
+  "sin6_addr": [8, { bytes: 16 }],
+  "sin6_scope_id": [24, "u32"],
+});
+
+/** All structures above, for the comparison with the headers. */
+export const rdmaCmStructures = [
+  rdmaEventChannel,
+  rdmaCmId,
+  rdmaCmEvent,
+  rdmaConnParam,
+  sockaddrIn,
+  sockaddrIn6,
+];
+
+/** Constants of rdma_cma.h, and of the socket addresses it takes, under their C names. */
 export const CM = {
+  AF_INET: 2,
+  AF_INET6: 10,
   RDMA_PS_TCP: 0x0106,
   RDMA_CM_EVENT_ADDR_RESOLVED: 0,
   RDMA_CM_EVENT_ADDR_ERROR: 1,
