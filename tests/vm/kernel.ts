@@ -146,7 +146,9 @@ async function renameUnlessThere(from: string, to: string): Promise<void> {
 }
 
 async function run(program: string, args: string[], cwd?: string): Promise<string> {
-  const command = new Deno.Command(program, { args, stdin: "null", ...(cwd && { cwd }) });
+  // depmod and modprobe are in directories that only root has in its PATH.
+  const env = { PATH: `${Deno.env.get("PATH")}:/usr/sbin:/sbin` };
+  const command = new Deno.Command(program, { args, env, stdin: "null", ...(cwd && { cwd }) });
   const { success, stdout, stderr } = await command.output();
   if (!success) {
     throw new VerbsealError(
