@@ -4,7 +4,6 @@ import { librdmacm } from "../../../ffi/librdmacm.ts";
 import type { RdmaError } from "../../errors.ts";
 import { abortError, callError, endOf } from "./connection_error.ts";
 import { DisposedError } from "./error.ts";
-import type { EventChannel } from "./event_channel.ts";
 import { VerbsObject } from "./object.ts";
 
 /** What the connection manager says, copied out of struct rdma_cm_event. */
@@ -14,6 +13,12 @@ export interface CmEvent {
   readonly status: number;
   readonly privateData: Uint8Array<ArrayBuffer>;
   readonly remoteQpn: number;
+}
+
+/** What delivers events to identifiers: it knows each from its creation to its end. */
+export interface EventSource {
+  add(identifier: CommunicationIdentifier): void;
+  remove(identifier: CommunicationIdentifier): void;
 }
 
 interface Expectation extends PromiseWithResolvers<CmEvent> {
@@ -29,13 +34,13 @@ export class CommunicationIdentifier extends VerbsObject {
   readonly address: bigint;
   /** Called for every connection request of a listening identifier; must not throw. */
   onRequest?: (request: CommunicationIdentifier, event: CmEvent) => void;
-  readonly #channel: EventChannel;
+  readonly #channel: EventSource;
   readonly #closed = Promise.withResolvers<RdmaError | undefined>();
   #end?: RdmaError;
   #expectation?: Expectation;
 
   /** @param where the address and port in question, for error messages */
-  constructor(channel: EventChannel, pointer: Deno.PointerObject, readonly where: string) {
+  constructor(channel: EventSource, pointer: Deno.PointerObject, readonly where: string) {
     super("rdma_create_id", pointer, "rdma_destroy_id", destroy);
     this.address = addressOf(pointer);
     this.#channel = channel;

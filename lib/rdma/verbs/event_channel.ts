@@ -3,7 +3,11 @@ import { forget, readable, setNonblocking } from "../../../ffi/epoll.ts";
 import { pointerAt, pointerOf } from "../../../ffi/layout.ts";
 import { errno } from "../../../ffi/libc.ts";
 import { CM, librdmacm, rdmaCmEvent, rdmaCmId, rdmaEventChannel } from "../../../ffi/librdmacm.ts";
-import { type CmEvent, CommunicationIdentifier } from "./communication_identifier.ts";
+import {
+  type CmEvent,
+  CommunicationIdentifier,
+  type EventSource,
+} from "./communication_identifier.ts";
 import { callError } from "./connection_error.ts";
 import { VerbsObject } from "./object.ts";
 import { addressIn } from "./socket_address.ts";
@@ -12,7 +16,7 @@ import { addressIn } from "./socket_address.ts";
 const batch = 16;
 
 /** Where the events of communication identifiers arrive. It ends with the last of them. */
-export class EventChannel extends VerbsObject {
+export class EventChannel extends VerbsObject implements EventSource {
   readonly #fd: number;
   readonly #identifiers = new Map<bigint, CommunicationIdentifier>();
 
