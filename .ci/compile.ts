@@ -19,7 +19,8 @@ const SOURCES = ["main.ts", "ffi", "lib", "deno.json", "deno.lock", ".ci/compile
 
 /**
  * What the executable may do. Users choose ports, certificates and files, so those are open; it
- * starts no program and reads no other variable.
+ * starts no program and sees no other variable. Files
+ * in /proc and /sys cannot be opened even so: Deno wants all permissions for those.
  *
  * FFI is granted as a whole: a bare name in --allow-ffi=NAME is looked for in the current folder
  * first, which would run a library that someone planted there. Without a list the name goes to the
@@ -31,8 +32,8 @@ const PERMISSIONS = [
   "--allow-net",
   "--allow-read",
   "--allow-write",
-  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE",
-  "--allow-sys=hostname",
+  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE",
+  "--allow-sys=hostname,networkInterfaces",
 ];
 
 /**
