@@ -31,12 +31,21 @@ class WorkRequestList {
   protected readonly view: DataView<ArrayBuffer>;
   readonly #address: number;
   readonly #sgeBase: number;
+  // Looked up once: by name they would take most of the time of preparing and posting a request.
+  readonly #size: number;
+  readonly #wrId: number;
+  readonly #next: number;
+  readonly #numSge: number;
 
   constructor(
     readonly capacity: number,
     readonly maxSge: number,
-    private readonly layout: typeof ibvSendWr | typeof ibvRecvWr,
+    layout: typeof ibvSendWr | typeof ibvRecvWr,
   ) {
+    this.#size = layout.size;
+    this.#wrId = layout.offset("wr_id");
+    this.#next = layout.offset("next");
+    this.#numSge = layout.offset("num_sge");
     this.#sgeBase = capacity * layout.size;
     const memory = new ArrayBuffer(this.#sgeBase + capacity * maxSge * ibvSge.size);
     this.words = new Uint32Array(memory);
@@ -44,7 +53,7 @@ class WorkRequestList {
     this.#address = Number(addressOf(pointerOf(this.view)));
     for (let index = 0; index < capacity; index++) {
       this.setAddress(
-        this.offset(index, "sg_list"),
+        index * layout.size + layout.offset("sg_list"),
         this.#address + this.#sgeBase + index * maxSge * ibvSge.size,
       );
     }
@@ -56,7 +65,7 @@ class WorkRequestList {
    * @param lkey of the region that holds the buffer; ignored for inline data
    */
   buffer(index: number, address: number, length: number, lkey: number): this {
-    const count = this.offset(index, "num_sge") >> 2;
+    const count = (index * this.#size + this.#numSge) >> 2;
     const used = this.words[count]!;
     if (used >= this.maxSge) throw new RangeError(`work request has ${used} buffers already`);
     const sge = this.#sgeBase + (index * this.maxSge + used) * ibvSge.size;
@@ -72,22 +81,18 @@ class WorkRequestList {
     const last = first + count - 1;
     this.checkIndex(last);
     for (let index = first; index <= last; index++) {
-      const next = index === last ? 0 : this.#address + (index + 1) * this.layout.size;
-      this.setAddress(this.offset(index, "next"), next);
+      const next = index === last ? 0 : this.#address + (index + 1) * this.#size;
+      this.setAddress(index * this.#size + this.#next, next);
     }
-    return this.#address + first * this.layout.size;
-  }
-
-  protected offset(index: number, field: "wr_id" | "next" | "sg_list" | "num_sge"): number {
-    return index * this.layout.size + this.layout.offset(field);
+    return this.#address + first * this.#size;
   }
 
   protected begin(index: number, wrId: number): void {
     this.checkIndex(index);
-    const at = this.offset(index, "wr_id") >> 2;
+    const at = (index * this.#size + this.#wrId) >> 2;
     this.words[at] = wrId;
     this.words[at + 1] = 0;
-    this.words[this.offset(index, "num_sge") >> 2] = 0;
+    this.words[(index * this.#size + this.#numSge) >> 2] = 0;
   }
 
   protected checkIndex(index: number): void {

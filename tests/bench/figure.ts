@@ -1,0 +1,87 @@
+/** What a bench found out, and how it is shown. */
+
+/** One number of Verbseal's beside the same number of an established program's. */
+export interface Figure {
+  /** Name of the bench. */
+  bench: string;
+  /** Bytes of a message. */
+  size: number;
+  /** Median of Verbseal's runs. */
+  verbseal: number;
+  /** The program compared with. */
+  peer: string;
+  /** Median of its runs. */
+  peerValue: number;
+  /** MB/s (of 2^20 bytes, as perftest counts) or us. */
+  unit: "MB/s" | "us";
+  /** verbseal ÷ peerValue. */
+  ratio: number;
+  /** What both ran with, for the reader; not part of the JSON line. */
+  settings: string;
+}
+
+/** A figure's subject, without its numbers. */
+export type Subject = Omit<Figure, "verbseal" | "peerValue" | "ratio">;
+
+/**
+ * The middle value; the mean of the two middle ones of an even number.
+ *
+ * @throws RangeError if there are no values
+ */
+export function median(values: ArrayLike<number>): number {
+  if (values.length === 0) throw new RangeError("no values, no median");
+  const sorted = Float64Array.from(values).sort();
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle]!;
+  return sorted.length % 2 === 1 ? upper : (sorted[middle - 1]! + upper) / 2;
+}
+
+/** Sums up runs made in turn: the medians of both, and their ratio. */
+export function summarize(subject: Subject, ours: number[], theirs: number[]): Figure {
+  const verbseal = median(ours);
+  const peerValue = median(theirs);
+  return {
+    ...subject,
+    verbseal: rounded(verbseal),
+    peerValue: rounded(peerValue),
+    ratio: rounded(verbseal / peerValue),
+  };
+}
+
+/** To three decimals: what is behind them is noise. */
+function rounded(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}
+
+/** A figure as one line of JSON. */
+export function jsonLine({ bench, size, verbseal, peer, peerValue, unit, ratio }: Figure): string {
+  return JSON.stringify({ bench, size, verbseal, peer, peerValue, unit, ratio });
+}
+
+/** Figures as a table, under the settings they were measured with. */
+export function table(figures: readonly Figure[]): string {
+  const settings = new Set(figures.map((figure) => `${figure.bench}: ${figure.settings}`));
+  const rows = [
+    ["bench", "bytes", "Verbseal", "peer", "", "unit", "ratio"],
+    ...figures.map((figure) => [
+      figure.bench,
+      String(figure.size),
+      figure.verbseal.toFixed(2),
+      figure.peerValue.toFixed(2),
+      figure.peer,
+      figure.unit,
+      figure.ratio.toFixed(3),
+    ]),
+  ];
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const lines = rows.map((row) =>
+    row.map((cell, column) => align(cell, column, widths[column]!)).join("  ").trimEnd()
+  );
+  return [...settings, "", ...lines].join("\n");
+}
+
+/** Numbers stand to the right, words to the left. */
+function align(cell: string, column: number, width: number): string {
+  const isNumber = [1, 2, 3, 6].includes(column);
+  return isNumber ? cell.padStart(width) : cell.padEnd(width);
+}

@@ -1,0 +1,55 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { type Figure, jsonLine, median, type Subject, summarize, table } from "./figure.ts";
+
+const subject: Subject = {
+  bench: "verbs.write.bw",
+  size: 65536,
+  peer: "ib_write_bw",
+  unit: "MB/s",
+  settings: "RC",
+};
+
+Deno.test("median is the middle value by size, not by place or by text", () => {
+  assertEquals(median([100, 9, 20]), 20);
+  assertEquals(median([4]), 4);
+});
+
+Deno.test("median of an even number of values is the mean of the middle two", () => {
+  assertEquals(median([4, 1, 3, 2]), 2.5);
+});
+
+Deno.test("median of nothing is an error", () => {
+  assertThrows(() => median([]), RangeError);
+});
+
+Deno.test("median leaves its argument as it was", () => {
+  const values = [3, 1, 2];
+  median(values);
+  assertEquals(values, [3, 1, 2]);
+});
+
+Deno.test("summarize divides Verbseal's median by the peer's, whatever the outliers", () => {
+  const figure = summarize(subject, [57, 1, 58.5, 57.5, 900], [60, 60, 2, 61, 59]);
+  assertEquals([figure.verbseal, figure.peerValue, figure.ratio], [57.5, 60, 0.958]);
+});
+
+Deno.test("jsonLine has the documented fields in their order and no others", () => {
+  assertEquals(
+    jsonLine(summarize(subject, [57.4567], [58])),
+    '{"bench":"verbs.write.bw","size":65536,"verbseal":57.457,"peer":"ib_write_bw",' +
+      '"peerValue":58,"unit":"MB/s","ratio":0.991}',
+  );
+});
+
+Deno.test("table has the settings once and a row for each figure", () => {
+  const bandwidth: Figure = summarize(subject, [57], [60]);
+  const large: Figure = summarize({ ...subject, size: 1_048_576 }, [58], [58]);
+  assertEquals(
+    table([bandwidth, large]),
+    `verbs.write.bw: RC
+
+bench             bytes  Verbseal   peer               unit  ratio
+verbs.write.bw    65536     57.00  60.00  ib_write_bw  MB/s  0.950
+verbs.write.bw  1048576     58.00  58.00  ib_write_bw  MB/s  1.000`,
+  );
+});

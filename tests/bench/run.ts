@@ -1,0 +1,102 @@
+/**
+ * `deno task bench [NAME] [--json]`: boots a guest and measures Verbseal in it beside established
+ * programs, all or one bench. Prints a table, or a line of JSON for each figure; how far it is goes
+ * to standard error.
+ */
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { ensurePackages } from "../../.ci/packages.ts";
+import { errorText, UsageError, VerbsealError } from "../../lib/errors.ts";
+import { writeText } from "../../lib/telemetry/streams.ts";
+import { runInGuest } from "../vm/guest.ts";
+import { type Figure, jsonLine, table } from "./figure.ts";
+import { type Bench, benches } from "./registry.ts";
+
+const root = join(import.meta.dirname!, "..", "..");
+const program = "tests/bench/in_guest.ts";
+
+/** Seconds; far more than all benches take. */
+const timeout = 600;
+
+interface Options {
+  chosen: readonly Bench[];
+  json: boolean;
+}
+
+/** @throws UsageError */
+function readArguments(args: string[]): Options {
+  const { values, positionals } = parse(args);
+  const [name] = positionals;
+  const chosen = benches.filter((bench) => name === undefined || bench.name === name);
+  if (positionals.length > 1 || chosen.length === 0) {
+    const names = benches.map((bench) => bench.name).join(", ");
+    throw new UsageError(
+      "bench_unknown",
+      `there is no bench ${positionals.join(" ")}`,
+      `give one of ${names}, or none to run all`,
+    );
+  }
+  return { chosen, json: values.json };
+}
+
+function parse(args: string[]) {
+  try {
+    return parseArgs({
+      args,
+      allowPositionals: true,
+      options: { json: { type: "boolean", default: false } },
+    });
+  } catch (error) {
+    throw new UsageError("usage", errorText(error), "deno task bench [NAME] [--json]");
+  }
+}
+
+/** Runs benches in one guest. */
+async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
+  await ensurePackages([...new Set(chosen.flatMap(({ needs }) => needs))], { why: "to measure" });
+  await fetchModules();
+  const results = await Deno.makeTempDir({ prefix: "verbseal-bench-" });
+  try {
+    const names = chosen.map(({ name }) => name).join(" ");
+    const { status } = await runInGuest({
+      script: `deno run -A --no-check --cached-only ${program} ${names} >/results/figures`,
+      directory: root,
+      resultDirectory: results,
+      timeout,
+      onConsole: (text) => writeText(Deno.stderr, text),
+    });
+    if (status !== 0) throw new VerbsealError("bench", `a bench ended with status ${status}`);
+    const lines = (await Deno.readTextFile(join(results, "figures"))).trim().split("\n");
+    return lines.map((line) => JSON.parse(line));
+  } finally {
+    await Deno.remove(results, { recursive: true });
+  }
+}
+
+/** The guest has no network to fetch modules from. */
+async function fetchModules(): Promise<void> {
+  const args = ["cache", "--quiet", program, "tests/bench/peer_process.ts"];
+  const { success } = await new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: root,
+    stdout: "inherit",
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new VerbsealError("bench", "the modules of the benches cannot be fetched");
+}
+
+async function main(): Promise<void> {
+  const { chosen, json } = readArguments(Deno.args);
+  const figures = await measure(chosen);
+  console.log(json ? figures.map(jsonLine).join("\n") : table(figures));
+}
+
+if (import.meta.main) {
+  try {
+    await main();
+  } catch (error) {
+    const remedy = error instanceof VerbsealError && error.remedy ? `; ${error.remedy}` : "";
+    console.error(`bench: ${errorText(error)}${remedy}`);
+    Deno.exit(error instanceof VerbsealError ? error.exitCode : 1);
+  }
+}
