@@ -87,6 +87,13 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  getrlimit: {
+    parameters: [
+      "i32", // int resource
+      "pointer", // struct rlimit *rlim
+    ],
+    result: "i32",
+  },
   close: {
     parameters: [
       "i32", // int fd
@@ -206,6 +213,10 @@ export const statxBuffer = struct("statx", 256, {
   "stx_size": [40, "u64"],
 });
 
+export const rlimit = struct("rlimit", 16, {
+  "rlim_cur": [0, "u64"],
+});
+
 /** Constants of the Linux ABI that the program uses, checked against the headers like the structures. */
 export const C = {
   PROT_READ: 1,
@@ -237,6 +248,7 @@ export const C = {
   S_IFMT: 0o170000,
   S_IFREG: 0o100000,
   SYS_openat2: 437,
+  RLIMIT_MEMLOCK: 8,
   RESOLVE_NO_MAGICLINKS: 0x02,
   RESOLVE_NO_SYMLINKS: 0x04,
   RESOLVE_BENEATH: 0x08,

@@ -61,3 +61,29 @@ export class ProtocolError extends VerbsealError {
 export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** An error as plain data, to cross threads. */
+export interface PlainError {
+  readonly name: string;
+  readonly code: string;
+  readonly message: string;
+  readonly remedy: string;
+}
+
+const classes = { UsageError, TlsError, RdmaError, RefusedError, IntegrityError, ProtocolError };
+
+/** The error as plain data; its class becomes the nearest of this file. */
+export function toPlainError(error: unknown): PlainError {
+  if (!(error instanceof VerbsealError)) {
+    return { name: "VerbsealError", code: "internal", message: errorText(error), remedy: "" };
+  }
+  const { code, message, remedy } = error;
+  const name = Object.entries(classes).find(([, known]) => error instanceof known)?.[0];
+  return { name: name ?? "VerbsealError", code, message, remedy };
+}
+
+/** The error that plain data stand for. */
+export function fromPlainError({ name, code, message, remedy }: PlainError): VerbsealError {
+  const known = classes[name as keyof typeof classes] ?? VerbsealError;
+  return new known(code, message, remedy);
+}

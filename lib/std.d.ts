@@ -47,8 +47,25 @@ declare module "@std/encoding/base64url" {
 
 declare module "@std/encoding/hex" {
   export function encodeHex(data: Uint8Array | ArrayBuffer | string): string;
+  export function decodeHex(text: string): Uint8Array<ArrayBuffer>;
 }
 
 declare module "@std/fmt/bytes" {
   export function format(bytes: number, options?: { binary?: boolean }): string;
+}
+
+// cli-progress, which is not of the standard library, carries none either.
+declare module "cli-progress" {
+  export interface Options {
+    format: string;
+    formatValue: (value: number, options: Options, type: string) => string;
+    barsize: number;
+    gracefulExit: boolean;
+  }
+  export class SingleBar {
+    constructor(options: Partial<Options>);
+    start(total: number, value: number, payload: Record<string, string>): void;
+    update(value: number, payload: Record<string, string>): void;
+    stop(): void;
+  }
 }

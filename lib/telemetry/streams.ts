@@ -12,7 +12,11 @@ const encoder = new TextEncoder();
  * @throws Deno.errors.* when the stream cannot be written for another reason, such as a full disk
  */
 export function writeText(stream: TextStream, text: string): boolean {
-  const bytes = encoder.encode(text);
+  return writeBytes(stream, encoder.encode(text));
+}
+
+/** Writes all of `bytes`; otherwise as {@linkcode writeText}. */
+export function writeBytes(stream: TextStream, bytes: Uint8Array): boolean {
   try {
     for (let written = 0; written < bytes.length;) {
       written += stream.writeSync(bytes.subarray(written));

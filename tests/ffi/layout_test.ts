@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { C, epollEvent, openHow, statxBuffer } from "../../ffi/libc.ts";
+import { C, epollEvent, openHow, rlimit, statxBuffer } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
 import { V, verbsStructures, WC_STATUS_NAMES } from "../../ffi/libibverbs.ts";
 import { CM, rdmaCmStructures } from "../../ffi/librdmacm.ts";
@@ -14,6 +14,7 @@ const headers = `
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ffi.h>
@@ -34,6 +35,7 @@ const structures: readonly AnyLayout[] = [
   ...rdmaCmStructures,
   epollEvent,
   openHow,
+  rlimit,
   statxBuffer,
 ];
 

@@ -1,5 +1,6 @@
 import { forget, readable, setNonblocking } from "../../../ffi/epoll.ts";
 import { addressOf, pointerAt, pointerOf } from "../../../ffi/layout.ts";
+import { errno } from "../../../ffi/libc.ts";
 import { FunctionCall } from "../../../ffi/libffi.ts";
 import { ibvCompChannel, ibvContext, libibverbs } from "../../../ffi/libibverbs.ts";
 import { type CompletionQueue, WorkCompletions } from "../completion_queue.ts";
@@ -33,6 +34,18 @@ class CompletionChannel extends VerbsObject {
   }
 }
 
+function createQueue(
+  context: Deno.PointerObject,
+  depth: number,
+  channel: CompletionChannel,
+): Deno.PointerObject {
+  const queue = libibverbs().ibv_create_cq(context, depth, null, channel.pointer, 0);
+  if (queue !== null) return queue;
+  const error = new VerbsError("ibv_create_cq", errno());
+  channel[Symbol.dispose]();
+  throw error;
+}
+
 /** A completion queue with a completion channel of its own. */
 export class VerbsCompletionQueue extends VerbsObject implements CompletionQueue {
   readonly completions = new WorkCompletions(batch);
@@ -44,17 +57,12 @@ export class VerbsCompletionQueue extends VerbsObject implements CompletionQueue
 
   constructor(context: Deno.PointerObject, depth: number) {
     const channel = new CompletionChannel(context);
-    try {
-      super(
-        "ibv_create_cq",
-        libibverbs().ibv_create_cq(context, depth, null, channel.pointer, 0),
-        "ibv_destroy_cq",
-        libibverbs().ibv_destroy_cq,
-      );
-    } catch (error) {
-      channel[Symbol.dispose]();
-      throw error;
-    }
+    super(
+      "ibv_create_cq",
+      createQueue(context, depth, channel),
+      "ibv_destroy_cq",
+      libibverbs().ibv_destroy_cq,
+    );
     this.#channel = channel;
     const ops = ibvContext.at(context);
     const self = Number(addressOf(this.pointer));

@@ -1,0 +1,206 @@
+import type { Command } from "commander";
+import { Option } from "commander";
+import type { Connect } from "../control/messages.ts";
+import { PsnSource } from "../security/psn.ts";
+import { type ServerServices, serviceNames, startWorkers } from "../services/server_services.ts";
+import { portChooser } from "../services/port_choice.ts";
+import { Directory } from "../services/file_system.ts";
+import { Admission } from "../session/admission.ts";
+import { connectByTls } from "../session/establish.ts";
+import { defaultLimits, type Limits } from "../session/limits.ts";
+import { ManagedServer } from "../session/managed_connection.ts";
+import { Server } from "../session/server.ts";
+import { logger } from "../telemetry/log.ts";
+import { endpointText } from "../tls/connection.ts";
+import { listen } from "../tls/deno.ts";
+import { loadServerIdentity } from "../tls/trust.ts";
+import { outputOf } from "./output.ts";
+import { examples, logSettingsOf } from "./program.ts";
+import { cmPortOption, deviceOption } from "./rdma_options.ts";
+import { stopSignal } from "./stop_signal.ts";
+import { byteSize, duration, host, wholeNumber } from "./values.ts";
+
+const log = logger("server");
+
+interface ServerOptions {
+  readonly address: string;
+  readonly port: number;
+  readonly cert: string;
+  readonly key: string;
+  readonly root?: string;
+  readonly device: string;
+  readonly connect: Connect;
+  readonly cmPort: number;
+  readonly workers: number;
+  readonly maxClients: number;
+  readonly maxClientsPerAddress: number;
+  readonly connectionRate: number;
+  readonly maxHandshakes: number;
+  readonly handshakeTimeout: number;
+  readonly idleTimeout: number;
+  readonly drainTimeout: number;
+  readonly maxMessage: number;
+  readonly lentMemory: number;
+}
+
+/** Longest duration of an option, in seconds: a day. */
+const day = 86400;
+
+/** Adds `verbseal server`. */
+export function addServerCommand(program: Command): void {
+  const limits = defaultLimits;
+  program.command("server")
+    .summary("serve messages, memory and files")
+    .description(
+      "Serve messages, memory and, with --root, files to clients that meet it over TLS. Each " +
+        "client gets a queue pair of its own with random packet sequence numbers. SIGTERM and " +
+        "SIGINT let transfers finish and end it; a second one ends it at once.",
+    )
+    .option("--address <address>", "address to listen on", host, "0.0.0.0")
+    .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433)
+    .option("--cert <file>", "certificate of the server, PEM", "certs/server.pem")
+    .option("--key <file>", "its key, PEM", "certs/server.key")
+    .option("--root <directory>", "serve files below this directory; without it, none")
+    .addOption(deviceOption())
+    .addOption(
+      new Option("--connect <way>", "cm: also bring queue pairs up by the connection manager")
+        .choices(["tls", "cm"]).default("tls"),
+    )
+    .addOption(cmPortOption())
+    .option(
+      "--workers <count>",
+      "threads that move data (default: one less than the processors, at least one)",
+      wholeNumber(1, 256),
+      Math.max(1, navigator.hardwareConcurrency - 1),
+    )
+    .option("--max-clients <count>", "sessions at once", wholeNumber(1, 1e6), limits.clients)
+    .option(
+      "--max-clients-per-address <count>",
+      "sessions at once from one address",
+      wholeNumber(1, 1e6),
+      limits.clientsPerAddress,
+    )
+    .option(
+      "--connection-rate <count>",
+      "connections a second from one address",
+      wholeNumber(1, 1e6),
+      limits.connectionsPerSecond,
+    )
+    .option(
+      "--max-handshakes <count>",
+      "connections at once that have not finished the exchange",
+      wholeNumber(1, 1e6),
+      limits.handshakes,
+    )
+    .option(
+      "--handshake-timeout <duration>",
+      "time for the exchange",
+      duration(0.1, day),
+      limits.handshakeSeconds,
+    )
+    .option(
+      "--idle-timeout <duration>",
+      "silence that ends a session",
+      duration(0.1, day),
+      limits.idleSeconds,
+    )
+    .option(
+      "--drain-timeout <duration>",
+      "time for transfers to finish when the server stops",
+      duration(0, day),
+      limits.drainSeconds,
+    )
+    .option(
+      "--max-message <bytes>",
+      "size of a message",
+      byteSize(4096, 2 ** 30),
+      limits.messageBytes,
+    )
+    .option(
+      "--lent-memory <bytes>",
+      "size of the region that each session can WRITE and READ",
+      byteSize(4096, 2 ** 30),
+      limits.lentBytes,
+    )
+    .addHelpText(
+      "after",
+      examples(
+        ["verbseal certs init && verbseal server --root /srv/files", "with new certificates"],
+        [
+          "verbseal server --cert s.pem --key s.key --root /srv/files --device mlx5_0:1",
+          "on port 1 of one device",
+        ],
+        ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
+      ),
+    )
+    .action(serve);
+}
+
+function port(text: string): number {
+  return wholeNumber(0, 65535)(text);
+}
+
+function limitsOf(options: ServerOptions): Limits {
+  return {
+    clients: options.maxClients,
+    clientsPerAddress: options.maxClientsPerAddress,
+    connectionsPerSecond: options.connectionRate,
+    handshakes: options.maxHandshakes,
+    handshakeSeconds: options.handshakeTimeout,
+    idleSeconds: options.idleTimeout,
+    drainSeconds: options.drainTimeout,
+    messageBytes: options.maxMessage,
+    lentBytes: options.lentMemory,
+  };
+}
+
+async function serve(options: ServerOptions, command: Command): Promise<void> {
+  const limits = limitsOf(options);
+  const identity = await loadServerIdentity({ cert: options.cert, key: options.key });
+  const services: ServerServices = {
+    root: options.root,
+    lentBytes: limits.lentBytes,
+    log: logSettingsOf(command),
+  };
+  checkRoot(options.root);
+  const selectPort = portChooser(options.device);
+  const chosen = selectPort(options.address);
+  using stopping = stopSignal();
+  using listening = new DisposableStack();
+  const listener = listen({ hostname: options.address, port: options.port, identity });
+  listening.defer(() => listener.close());
+  const managed = options.connect === "cm"
+    ? listening.use(new ManagedServer(options.cmPort))
+    : undefined;
+  await using workers = startWorkers(services, options.workers);
+  const server = new Server(listener, {
+    limits,
+    admission: new Admission(limits),
+    psns: new PsnSource(),
+    services: serviceNames(services),
+    connectQueuePair: {
+      tls: connectByTls,
+      ...(managed ? { cm: managed.connectQueuePair } : {}),
+    },
+    selectPort,
+    openDataPath: (path) => workers.openDataPath(path),
+  });
+  const address = endpointText(listener.address);
+  const facts = {
+    address,
+    device: chosen.device,
+    port: chosen.port,
+    gid: chosen.gid,
+    services: serviceNames(services),
+    workers: options.workers,
+  };
+  log.info("listening", facts);
+  const output = outputOf(command);
+  if (output.json) output.result({ listening: { ...facts, address: listener.address } }, "");
+  await server.run(stopping.signal);
+}
+
+/** Fails early where the workers would fail for each session. */
+function checkRoot(root: string | undefined): void {
+  if (root !== undefined) new Directory(root, { confined: true })[Symbol.dispose]();
+}

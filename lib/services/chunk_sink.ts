@@ -1,0 +1,70 @@
+import { createHash } from "node:crypto";
+import type { Memory } from "../../ffi/memory.ts";
+import { ProtocolError } from "../errors.ts";
+import type { Chunk } from "./file_protocol.ts";
+import type { Moved } from "./chunk_source.ts";
+import type { RegularFile } from "./file_system.ts";
+
+/** Writes chunks to a file in their order, and gives their buffers back. */
+export class ChunkSink {
+  readonly #hash = createHash("sha256");
+  readonly #busy = new Set<number>();
+  readonly #obtaining = new Set<Promise<void>>();
+  #tail: Promise<void> = Promise.resolve();
+  #received = 0;
+
+  /**
+   * @param memory all buffers, one after the other
+   * @param obtain brings a chunk into its buffer, if it is not there yet
+   * @param release tells the peer that a buffer is free; bytes up to there are written
+   */
+  constructor(
+    private readonly file: RegularFile,
+    private readonly memory: Memory,
+    private readonly bufferBytes: number,
+    private readonly obtain: (chunk: Chunk) => Promise<void>,
+    private readonly release: (buffer: number, written: number, size: number) => void,
+  ) {}
+
+  /**
+   * Takes the next chunk.
+   *
+   * @returns a promise that rejects when it or one before it could not be written
+   * @throws ProtocolError when it is not the next one, or its buffer is not free
+   */
+  take(chunk: Chunk): Promise<void> {
+    const { buffer, offset, length } = chunk;
+    if (offset !== this.#received || this.#busy.has(buffer)) {
+      throw new ProtocolError("chunk", `chunk at ${offset} in buffer ${buffer} out of turn`);
+    }
+    this.#received += length;
+    this.#busy.add(buffer);
+    const obtained = this.obtain(chunk);
+    this.#obtaining.add(obtained);
+    obtained.catch(() => {}).finally(() => this.#obtaining.delete(obtained));
+    this.#tail = this.#tail.then(() => obtained).then(() => this.#write(chunk));
+    this.#tail.catch(() => {}); // finish() reports it
+    return this.#tail;
+  }
+
+  /** Resolves when all chunks taken are written. */
+  async finish(): Promise<Moved> {
+    await this.#tail;
+    return { size: this.#received, sha256: this.#hash.digest("hex") };
+  }
+
+  /** Resolves when nothing refers to the memory any more. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([this.#tail, ...this.#obtaining]);
+  }
+
+  async #write({ buffer, length, offset, size }: Chunk): Promise<void> {
+    const at = buffer * this.bufferBytes;
+    const writing = this.file.write(this.memory, at, length, offset);
+    // The disk works while this thread hashes.
+    this.#hash.update(this.memory.bytes.subarray(at, at + length));
+    await writing;
+    this.#busy.delete(buffer);
+    this.release(buffer, offset + length, size);
+  }
+}

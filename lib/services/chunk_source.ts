@@ -1,0 +1,82 @@
+import { createHash } from "node:crypto";
+import type { Memory } from "../../ffi/memory.ts";
+import { VerbsealError } from "../errors.ts";
+import type { Chunk } from "./file_protocol.ts";
+import type { RegularFile } from "./file_system.ts";
+
+/** What was moved. */
+export interface Moved {
+  readonly size: number;
+  /** 64 hexadecimal digits. */
+  readonly sha256: string;
+}
+
+/** Reads a file into buffers as they become free, and hands each on. */
+export class ChunkSource {
+  readonly #free: number[] = [];
+  #turn: PromiseWithResolvers<void> | undefined;
+  #aborted: Error | undefined;
+
+  /**
+   * @param memory all buffers, one after the other
+   * @param deliver hands a chunk on, in order; may work on several at once
+   */
+  constructor(
+    private readonly file: RegularFile,
+    private readonly memory: Memory,
+    private readonly bufferBytes: number,
+    private readonly deliver: (chunk: Chunk) => Promise<void>,
+  ) {}
+
+  /** The buffer may be filled. */
+  bufferFree(buffer: number): void {
+    this.#free.push(buffer);
+    this.#turn?.resolve();
+  }
+
+  /** Ends {@linkcode run} with this error. */
+  abort(error: Error): void {
+    this.#aborted ??= error;
+    this.#turn?.resolve();
+  }
+
+  /**
+   * Resolves when all chunks are delivered.
+   *
+   * @throws VerbsealError when the file became shorter meanwhile
+   */
+  async run(): Promise<Moved> {
+    const { file, memory, bufferBytes } = this;
+    const hash = createHash("sha256");
+    const delivering: Promise<void>[] = [];
+    try {
+      for (let offset = 0; offset < file.size; offset += bufferBytes) {
+        const buffer = await this.#takeFree();
+        const at = buffer * bufferBytes;
+        const length = Math.min(bufferBytes, file.size - offset);
+        if (await file.read(memory, at, length, offset) < length) {
+          throw new VerbsealError("file_changed", `${file.path} became shorter while it was read`);
+        }
+        hash.update(memory.bytes.subarray(at, at + length));
+        const delivery = this.deliver({ buffer, length, offset, size: file.size });
+        delivery.catch((error) => this.abort(error));
+        delivering.push(delivery);
+      }
+      await Promise.all(delivering);
+    } finally {
+      // Nothing refers to the memory any more when this ends.
+      await Promise.allSettled(delivering);
+    }
+    return { size: file.size, sha256: hash.digest("hex") };
+  }
+
+  async #takeFree(): Promise<number> {
+    for (;;) {
+      if (this.#aborted) throw this.#aborted;
+      const buffer = this.#free.shift();
+      if (buffer !== undefined) return buffer;
+      this.#turn = Promise.withResolvers<void>();
+      await this.#turn.promise;
+    }
+  }
+}

@@ -1,0 +1,97 @@
+import type { Connect } from "../control/messages.ts";
+import { openDevice, selectPort } from "../rdma/provider.ts";
+import { ClientSession } from "../session/client_session.ts";
+import { connectByTls } from "../session/establish.ts";
+import { LocalDataPath } from "../session/local_data_path.ts";
+import { managedClient } from "../session/managed_connection.ts";
+import { logger } from "../telemetry/log.ts";
+import { dial } from "../tls/deno.ts";
+import { type Endpoint, endpointText } from "../tls/connection.ts";
+import type { Trust } from "../tls/trust.ts";
+import { FileClient } from "./file_client.ts";
+import { MemoryClient } from "./memory.ts";
+import { MessageClient } from "./messages.ts";
+import { portChoice } from "./port_choice.ts";
+
+const log = logger("client");
+
+export interface ClientOptions {
+  readonly server: Endpoint;
+  readonly trust: Trust;
+  /** Name that the server's certificate must be for, where it is not the host's. */
+  readonly serverName?: string;
+  /** `auto`, NAME or NAME:PORT. */
+  readonly device: string;
+  readonly connect: Connect;
+  /** Service port of the server's connection manager. */
+  readonly cmPort: number;
+  /** Seconds for the connection and the TLS handshake, and again for the exchange. */
+  readonly handshakeSeconds: number;
+  readonly agent: string;
+}
+
+/** A session with a server, and the client's side of every service. */
+export class Client implements AsyncDisposable {
+  private constructor(
+    readonly session: ClientSession,
+    readonly messages: MessageClient,
+    readonly memory: MemoryClient,
+    readonly files: FileClient,
+    private readonly resources: AsyncDisposableStack,
+  ) {}
+
+  /** @throws VerbsealError naming why there is no session */
+  static async open(options: ClientOptions): Promise<Client> {
+    const { server, trust, serverName, handshakeSeconds, connect } = options;
+    await using building = new AsyncDisposableStack();
+    const tls = await dial({
+      ...server,
+      trust,
+      handshakeSeconds,
+      ...(serverName === undefined ? {} : { serverName }),
+    });
+    building.defer(() => tls.abort());
+    const { localAddress, peerAddress } = tls;
+    const selection = selectPort(options.device, localAddress.hostname);
+    const device = building.use(openDevice(selection.device));
+    log.debug("port chosen", {
+      device: selection.device,
+      port: selection.port.number,
+      gid: selection.gid.gid,
+      reason: selection.reason,
+    });
+    const messages = new MessageClient();
+    const memory = new MemoryClient();
+    const files = new FileClient();
+    const session = building.use(
+      await ClientSession.open({
+        tls,
+        agent: options.agent,
+        connect,
+        connectQueuePair: connect === "tls"
+          ? connectByTls
+          : managedClient(peerAddress.hostname, options.cmPort, localAddress.hostname),
+        services: ["messages", "memory", "files"],
+        handshakeSeconds,
+        port: portChoice(selection),
+        openDataPath: (path) => new LocalDataPath(device, path, [messages, memory, files]),
+      }),
+    );
+    const { local, remote } = session.agreed;
+    log.debug("session established", {
+      session: session.agreed.session,
+      server: endpointText(server),
+      qpn: local.qpn,
+      psn: local.psn,
+      gid: local.gid,
+      peerQpn: remote.qpn,
+      peerPsn: remote.psn,
+      peerGid: remote.gid,
+    });
+    return new Client(session, messages, memory, files, building.move());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.resources.disposeAsync();
+  }
+}

@@ -1,0 +1,250 @@
+import { decodeHex } from "@std/encoding/hex";
+import { basename, dirname } from "node:path";
+import { Memory } from "../../ffi/memory.ts";
+import { IntegrityError, ProtocolError, RefusedError } from "../errors.ts";
+import type { Access } from "../rdma/memory_region.ts";
+import type { ClientSession } from "../session/client_session.ts";
+import {
+  MessageKind,
+  type ServiceAccess,
+  type ServiceDefinition,
+  type SessionService,
+} from "../session/service.ts";
+import { ChunkSink } from "./chunk_sink.ts";
+import { ChunkSource, type Moved } from "./chunk_source.ts";
+import {
+  BUFFER_BYTES,
+  BUFFERS,
+  decodeBuffer,
+  decodeChunk,
+  encodeBuffer,
+  encodeChunk,
+  fileReply,
+} from "./file_protocol.ts";
+import { Directory } from "./file_system.ts";
+import { parse } from "./schema.ts";
+
+/** Told of progress: bytes that are safe with the receiver, of bytes in all. */
+export type Progress = (bytes: number, size: number) => void;
+
+/** The client's side of the file service: lends buffers for the time of a transfer. */
+export class FileClient implements ServiceDefinition, SessionService {
+  readonly name = "files";
+  readonly kinds = [MessageKind.FILE_BUFFER_FREE, MessageKind.FILE_CHUNK];
+  #access: ServiceAccess | undefined;
+  #current: { id: number; message: (kind: MessageKind, body: Uint8Array) => void } | undefined;
+  #running: Promise<unknown> = Promise.resolve();
+  #lastTransfer = 0;
+
+  start(access: ServiceAccess): this {
+    this.#access = access;
+    return this;
+  }
+
+  message(kind: MessageKind, id: number, body: Uint8Array): void {
+    if (this.#current?.id === id) this.#current.message(kind, body);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running;
+  }
+
+  /**
+   * Copies a local file to the server; resolves when it is on the server's disk.
+   *
+   * @throws FileError about the local file, RefusedError about the remote one, IntegrityError
+   * when the server received other bytes
+   */
+  put(
+    session: ClientSession,
+    local: string,
+    remote: string,
+    progress: Progress = () => {},
+  ): Promise<Moved> {
+    return this.#run((access, transfer) =>
+      this.#put(access, session, transfer, local, remote, progress)
+    );
+  }
+
+  /**
+   * Copies a file of the server to a local one; resolves when it is on disk. The server may be
+   * trusted with its bytes only: it is written under a temporary name until the hashes agree.
+   *
+   * @throws as {@linkcode put}
+   */
+  get(
+    session: ClientSession,
+    remote: string,
+    local: string,
+    progress: Progress = () => {},
+  ): Promise<Moved> {
+    return this.#run((access, transfer) =>
+      this.#get(access, session, transfer, remote, local, progress)
+    );
+  }
+
+  async #run(
+    move: (access: ServiceAccess, transfer: number) => Promise<Moved>,
+  ): Promise<Moved> {
+    const moving = move(this.#access!, ++this.#lastTransfer);
+    this.#running = moving.catch(() => {});
+    try {
+      return await moving;
+    } finally {
+      this.#current = undefined;
+    }
+  }
+
+  async #put(
+    access: ServiceAccess,
+    session: ClientSession,
+    transfer: number,
+    local: string,
+    remote: string,
+    progress: Progress,
+  ): Promise<Moved> {
+    using directory = new Directory(dirname(local), { confined: false });
+    using file = directory.openFile(basename(local));
+    using window = new Window(access, ["REMOTE_READ"]);
+    const unconfirmed: number[] = [];
+    const source = new ChunkSource(file, window.memory, BUFFER_BYTES, async (chunk) => {
+      unconfirmed.push(chunk.offset + chunk.length);
+      access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
+      await Promise.resolve();
+    });
+    let granted = 0;
+    this.#current = {
+      id: transfer,
+      message: (kind, body) => {
+        if (kind !== MessageKind.FILE_BUFFER_FREE) throw outOfTurn(kind);
+        source.bufferFree(decodeBuffer(body, BUFFERS));
+        // The first ones only begin; each later one confirms a chunk.
+        if (++granted > BUFFERS) progress(unconfirmed.shift()!, file.size);
+      },
+    };
+    const reply = session.request("files", {
+      operation: "put",
+      transfer,
+      path: remote,
+      size: String(file.size),
+      window: window.description,
+    });
+    reply.catch((error) => source.abort(error));
+    access.signal.addEventListener("abort", () => source.abort(access.signal.reason));
+    const moved = await source.run().catch((error) => {
+      if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));
+      throw error;
+    });
+    access.send(MessageKind.FILE_END, transfer, decodeHex(moved.sha256));
+    return agreeing(moved, await answered(reply));
+  }
+
+  async #get(
+    access: ServiceAccess,
+    session: ClientSession,
+    transfer: number,
+    remote: string,
+    local: string,
+    progress: Progress,
+  ): Promise<Moved> {
+    using directory = new Directory(dirname(local), { confined: false });
+    using target = directory.createFile(basename(local));
+    using window = new Window(access, ["LOCAL_WRITE", "REMOTE_WRITE"]);
+    const failed = Promise.withResolvers<never>();
+    const complete = Promise.withResolvers<void>();
+    const sink = new ChunkSink(
+      target.file,
+      window.memory,
+      BUFFER_BYTES,
+      () => Promise.resolve(),
+      (buffer, written, size) => {
+        progress(written, size);
+        if (written === size) complete.resolve();
+        else access.send(MessageKind.FILE_BUFFER_FREE, transfer, encodeBuffer(buffer));
+      },
+    );
+    this.#current = {
+      id: transfer,
+      message: (kind, body) => {
+        if (kind !== MessageKind.FILE_CHUNK) throw outOfTurn(kind);
+        sink.take(decodeChunk(body, BUFFERS, BUFFER_BYTES)).catch(failed.reject);
+      },
+    };
+    access.signal.addEventListener("abort", () => failed.reject(access.signal.reason));
+    try {
+      const reply = await Promise.race([
+        answered(session.request("files", {
+          operation: "get",
+          transfer,
+          path: remote,
+          window: window.description,
+        })),
+        failed.promise,
+      ]);
+      if (reply.size > 0) await Promise.race([complete.promise, failed.promise]);
+      const moved = agreeing(await sink.finish(), reply);
+      await target.commit();
+      return moved;
+    } catch (error) {
+      if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));
+      throw error;
+    } finally {
+      this.#current = undefined;
+      await sink.settled();
+    }
+  }
+}
+
+/** The client's buffers, open to the server in one direction until this is disposed. */
+class Window implements Disposable {
+  readonly memory = new Memory(BUFFERS * BUFFER_BYTES);
+  readonly #region;
+
+  constructor(access: ServiceAccess, use: readonly Access[]) {
+    try {
+      this.#region = access.registerMemory(this.memory, use);
+    } catch (error) {
+      this.memory[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get description() {
+    return {
+      address: String(this.#region.address),
+      rkey: this.#region.rkey,
+      buffers: BUFFERS,
+      bufferBytes: BUFFER_BYTES,
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#region[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+}
+
+function outOfTurn(kind: MessageKind): ProtocolError {
+  return new ProtocolError("message_kind", `message of kind ${kind} in a transfer`);
+}
+
+async function answered(reply: Promise<unknown>): Promise<Moved> {
+  try {
+    const { size, sha256 } = parse(fileReply, await reply);
+    return { size: Number(size), sha256 };
+  } catch (error) {
+    if (!(error instanceof RefusedError && error.code === "sha256")) throw error;
+    throw new IntegrityError(error.code, `the server says: ${error.message}`);
+  }
+}
+
+/** @throws IntegrityError when the two sides moved different bytes */
+function agreeing(ours: Moved, theirs: Moved): Moved {
+  if (ours.size === theirs.size && ours.sha256 === theirs.sha256) return ours;
+  throw new IntegrityError(
+    "sha256",
+    `source and target differ: ${theirs.size} bytes with SHA-256 ${theirs.sha256} at the server, ` +
+      `${ours.size} bytes with ${ours.sha256} here`,
+    "transfer the file again",
+  );
+}

@@ -1,0 +1,91 @@
+import * as v from "valibot";
+import { ProtocolError } from "../errors.ts";
+import { decimal, u32 } from "./schema.ts";
+
+/** The client's buffers: so many, and bytes of each. */
+export const BUFFERS = 8;
+export const BUFFER_BYTES = 2 ** 18;
+
+const window = v.strictObject({
+  /** Of the first buffer; the others follow it. */
+  address: decimal,
+  rkey: u32,
+  buffers: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16)),
+  bufferBytes: v.pipe(v.number(), v.integer(), v.minValue(4096), v.maxValue(2 ** 20)),
+});
+
+const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+
+/** REQUESTs of the file service; the REPLY comes when the file is complete. */
+export const fileRequest = v.variant("operation", [
+  v.strictObject({ operation: v.literal("put"), transfer: u32, path, size: decimal, window }),
+  v.strictObject({ operation: v.literal("get"), transfer: u32, path, window }),
+]);
+
+export type FileRequest = v.InferOutput<typeof fileRequest>;
+export type FileWindow = v.InferOutput<typeof window>;
+
+/** The REPLY: what was moved. */
+export const fileReply = v.strictObject({
+  size: decimal,
+  /** Of the source, 64 hexadecimal digits. */
+  sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+});
+
+/** Part of a file that stands in a buffer. */
+export interface Chunk {
+  readonly buffer: number;
+  readonly length: number;
+  readonly offset: number;
+  /** Bytes of the whole file. */
+  readonly size: number;
+}
+
+const CHUNK_MESSAGE_BYTES = 24;
+
+/** u32 buffer, u32 length, u64 offset, u64 size, big-endian. */
+export function encodeChunk({ buffer, length, offset, size }: Chunk): Uint8Array {
+  const body = new DataView(new ArrayBuffer(CHUNK_MESSAGE_BYTES));
+  body.setUint32(0, buffer);
+  body.setUint32(4, length);
+  body.setBigUint64(8, BigInt(offset));
+  body.setBigUint64(16, BigInt(size));
+  return new Uint8Array(body.buffer);
+}
+
+/** @throws ProtocolError when the chunk does not fit the buffers or the file */
+export function decodeChunk(message: Uint8Array, buffers: number, bufferBytes: number): Chunk {
+  if (message.length !== CHUNK_MESSAGE_BYTES) {
+    throw new ProtocolError("chunk", `chunk message of ${message.length} bytes`);
+  }
+  const body = new DataView(message.buffer, message.byteOffset, message.length);
+  const chunk = {
+    buffer: body.getUint32(0),
+    length: body.getUint32(4),
+    offset: Number(body.getBigUint64(8)),
+    size: Number(body.getBigUint64(16)),
+  };
+  const { buffer, length, offset, size } = chunk;
+  const fits = buffer < buffers && length >= 1 && length <= bufferBytes &&
+    offset + length <= size && Number.isSafeInteger(size);
+  if (fits) return chunk;
+  throw new ProtocolError(
+    "chunk",
+    `chunk of ${length} bytes at ${offset} of ${size} in buffer ${buffer}`,
+  );
+}
+
+export function encodeBuffer(buffer: number): Uint8Array {
+  const body = new DataView(new ArrayBuffer(4));
+  body.setUint32(0, buffer);
+  return new Uint8Array(body.buffer);
+}
+
+/** @throws ProtocolError when there is no such buffer */
+export function decodeBuffer(message: Uint8Array, buffers: number): number {
+  const buffer = message.length === 4
+    ? new DataView(message.buffer, message.byteOffset, 4).getUint32(0)
+    : buffers;
+  if (buffer >= buffers) throw new ProtocolError("buffer", `there is no buffer ${buffer}`);
+  return buffer;
+}

@@ -1,0 +1,265 @@
+import { encodeHex } from "@std/encoding/hex";
+import { Memory } from "../../ffi/memory.ts";
+import { IntegrityError, ProtocolError, RefusedError, VerbsealError } from "../errors.ts";
+import type { MemoryRegion } from "../rdma/memory_region.ts";
+import { Opcode } from "../rdma/work_request.ts";
+import {
+  MessageKind,
+  type ServiceAccess,
+  type ServiceDefinition,
+  type SessionService,
+} from "../session/service.ts";
+import { ChunkSink } from "./chunk_sink.ts";
+import { ChunkSource, type Moved } from "./chunk_source.ts";
+import {
+  decodeBuffer,
+  decodeChunk,
+  encodeBuffer,
+  encodeChunk,
+  type FileRequest,
+  fileRequest,
+} from "./file_protocol.ts";
+import { Directory, NewFile, RegularFile } from "./file_system.ts";
+import { parse } from "./schema.ts";
+
+/**
+ * The server's side of the file service: moves file data by its own READs and WRITEs through the
+ * client's buffers, and so exposes no memory of its own.
+ *
+ * @param root directory that no path leaves; kept open as long as the program runs
+ */
+export function fileService(root: Directory): ServiceDefinition {
+  return {
+    name: "files",
+    kinds: [
+      MessageKind.FILE_BUFFER_FREE,
+      MessageKind.FILE_CHUNK,
+      MessageKind.FILE_END,
+      MessageKind.FILE_ABORT,
+    ],
+    start: (access) => new FileService(access, root),
+  };
+}
+
+/** One put or get. */
+interface Transfer extends AsyncDisposable {
+  /** Resolves when the file is complete and durable. */
+  run(): Promise<Moved>;
+  message(kind: MessageKind, body: Uint8Array): void;
+  abort(error: Error): void;
+}
+
+class FileService implements SessionService {
+  #current: { readonly id: number; readonly transfer: Transfer } | undefined;
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(private readonly access: ServiceAccess, private readonly root: Directory) {
+    access.signal.addEventListener(
+      "abort",
+      () => this.#current?.transfer.abort(access.signal.reason),
+      { once: true },
+    );
+  }
+
+  // deno-lint-ignore require-await -- refusals become rejections
+  async request(body: unknown): Promise<unknown> {
+    const request = parse(fileRequest, body);
+    if (this.#current) throw new RefusedError("busy", "the session has a transfer already");
+    const transfer = request.operation === "put"
+      ? new PutTransfer(this.access, this.root, request)
+      : new GetTransfer(this.access, this.root, request);
+    this.#current = { id: request.transfer, transfer };
+    const running = this.#finish(transfer);
+    this.#running = running.catch(() => {});
+    return running;
+  }
+
+  /** Messages of a transfer that is over may still be under way: they are passed by. */
+  message(kind: MessageKind, id: number, body: Uint8Array): void {
+    if (this.#current?.id === id) this.#current.transfer.message(kind, body);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running;
+  }
+
+  async #finish(transfer: Transfer): Promise<unknown> {
+    try {
+      const { size, sha256 } = await transfer.run();
+      return { size: String(size), sha256 };
+    } finally {
+      this.#current = undefined;
+      await transfer[Symbol.asyncDispose]();
+    }
+  }
+}
+
+/** Buffers of the server's own, as many as the client's and as large: no remote access. */
+class Staging implements Disposable {
+  readonly memory: Memory;
+  readonly region: MemoryRegion;
+
+  constructor(access: ServiceAccess, { window }: FileRequest, use: "LOCAL_WRITE"[]) {
+    this.memory = new Memory(window.buffers * window.bufferBytes);
+    try {
+      this.region = access.registerMemory(this.memory, use);
+    } catch (error) {
+      this.memory[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.region[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+}
+
+/** READs the client's buffers and writes them to a file. */
+class PutTransfer implements Transfer {
+  readonly #end = Promise.withResolvers<string>();
+  readonly #file: NewFile;
+  readonly #staging: Staging;
+  readonly #sink: ChunkSink;
+
+  constructor(
+    private readonly access: ServiceAccess,
+    root: Directory,
+    private readonly request: FileRequest & { operation: "put" },
+  ) {
+    this.#end.promise.catch(() => {}); // run() reports it
+    const { window } = request;
+    using building = new DisposableStack();
+    this.#file = building.use(root.createFile(request.path));
+    this.#staging = building.use(new Staging(access, request, ["LOCAL_WRITE"]));
+    this.#sink = new ChunkSink(
+      this.#file.file,
+      this.#staging.memory,
+      window.bufferBytes,
+      ({ buffer, length }) =>
+        access.transfer(
+          Opcode.READ,
+          this.#staging.region,
+          buffer * window.bufferBytes,
+          length,
+          {
+            address: Number(window.address) + buffer * window.bufferBytes,
+            rkey: window.rkey,
+          },
+        ),
+      (buffer) => this.#release(buffer),
+    );
+    building.move();
+  }
+
+  async run(): Promise<Moved> {
+    for (let buffer = 0; buffer < this.request.window.buffers; buffer++) this.#release(buffer);
+    const sha256 = await this.#end.promise;
+    const moved = await this.#sink.finish();
+    if (moved.size !== Number(this.request.size)) {
+      throw new ProtocolError("file_size", `${moved.size} bytes came of ${this.request.size}`);
+    }
+    if (moved.sha256 !== sha256) {
+      throw new IntegrityError("sha256", "what arrived has not the hash of what was sent");
+    }
+    await this.#file.commit();
+    return moved;
+  }
+
+  message(kind: MessageKind, body: Uint8Array): void {
+    const { buffers, bufferBytes } = this.request.window;
+    if (kind === MessageKind.FILE_CHUNK) {
+      const chunk = decodeChunk(body, buffers, bufferBytes);
+      if (chunk.size !== Number(this.request.size)) {
+        throw new ProtocolError("chunk", `chunk of a file of ${chunk.size} bytes`);
+      }
+      this.#sink.take(chunk).catch((error) => this.abort(error));
+    } else if (kind === MessageKind.FILE_END && body.length === 32) {
+      this.#end.resolve(encodeHex(body.slice()));
+    } else if (kind === MessageKind.FILE_ABORT) {
+      this.abort(new VerbsealError("aborted", "the client gave up"));
+    } else {
+      throw new ProtocolError("message_kind", `message of kind ${kind} in a put`);
+    }
+  }
+
+  abort(error: Error): void {
+    this.#end.reject(error);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sink.settled();
+    this.#staging[Symbol.dispose]();
+    this.#file[Symbol.dispose]();
+  }
+
+  #release(buffer: number): void {
+    this.access.send(
+      MessageKind.FILE_BUFFER_FREE,
+      this.request.transfer,
+      encodeBuffer(buffer),
+    );
+  }
+}
+
+/** Reads a file and WRITEs it into the client's buffers. */
+class GetTransfer implements Transfer {
+  readonly #file: RegularFile;
+  readonly #staging: Staging;
+  readonly #source: ChunkSource;
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    access: ServiceAccess,
+    root: Directory,
+    private readonly request: FileRequest & { operation: "get" },
+  ) {
+    const { window, transfer } = request;
+    using building = new DisposableStack();
+    this.#file = building.use(root.openFile(request.path));
+    this.#staging = building.use(new Staging(access, request, []));
+    this.#source = new ChunkSource(
+      this.#file,
+      this.#staging.memory,
+      window.bufferBytes,
+      async (chunk) => {
+        const at = chunk.buffer * window.bufferBytes;
+        await access.transfer(Opcode.WRITE, this.#staging.region, at, chunk.length, {
+          address: Number(window.address) + at,
+          rkey: window.rkey,
+        });
+        access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
+      },
+    );
+    building.move();
+  }
+
+  run(): Promise<Moved> {
+    for (let buffer = 0; buffer < this.request.window.buffers; buffer++) {
+      this.#source.bufferFree(buffer);
+    }
+    const running = this.#source.run();
+    this.#running = running.catch(() => {});
+    return running;
+  }
+
+  message(kind: MessageKind, body: Uint8Array): void {
+    if (kind === MessageKind.FILE_BUFFER_FREE) {
+      this.#source.bufferFree(decodeBuffer(body, this.request.window.buffers));
+    } else if (kind === MessageKind.FILE_ABORT) {
+      this.abort(new VerbsealError("aborted", "the client gave up"));
+    } else {
+      throw new ProtocolError("message_kind", `message of kind ${kind} in a get`);
+    }
+  }
+
+  abort(error: Error): void {
+    this.#source.abort(error);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running;
+    this.#staging[Symbol.dispose]();
+    this.#file[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,249 @@
+import { constants } from "node:os";
+import { cString, pointerAt, pointerOf } from "../../ffi/layout.ts";
+import { C, check, errno, libc, openHow, statxBuffer, SystemError } from "../../ffi/libc.ts";
+import type { Memory } from "../../ffi/memory.ts";
+import { VerbsealError } from "../errors.ts";
+
+/** What a path may not do below a root: leave it, by `..`, as an absolute path or by a link (openat2(2)). */
+const CONFINED = C.RESOLVE_BENEATH | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS;
+
+const FILE_MODE = 0o644;
+
+/** Sentences for the error numbers that users meet. */
+const reasons: Readonly<Record<string, [text: string, remedy: string]>> = {
+  ENOENT: ["there is no such file or directory", "check the path"],
+  EXDEV: ["the path leaves the root", "name a file below the root"],
+  ELOOP: ["the path has a symbolic link", "name the file itself"],
+  EACCES: ["permission is denied", "check the permissions of file and directory"],
+  EPERM: ["permission is denied", "check the permissions of file and directory"],
+  ENOTDIR: ["a part of the path is no directory", "check the path"],
+  EISDIR: ["there is a directory of this name", "choose another name"],
+  ENOTEMPTY: ["there is a directory of this name", "choose another name"],
+  ENOSPC: ["the disk is full", "free some space"],
+  EDQUOT: ["the disk quota is used up", "free some space"],
+  EROFS: ["the file system is read-only", "choose another directory"],
+  ENAMETOOLONG: ["the name is too long", "choose a shorter one"],
+  EFBIG: ["the file would be too large for its file system", "choose another one"],
+};
+
+/** A file that cannot be used. Its code is C's name of the error number where there is one. */
+export class FileError extends VerbsealError {
+  override readonly name = "FileError";
+
+  constructor(path: string, code: string, reason: string, remedy: string) {
+    super(code, `${path}: ${reason}`, remedy);
+  }
+}
+
+function failure(path: string, error: unknown): unknown {
+  if (!(error instanceof SystemError)) return error;
+  const [reason, remedy] = reasons[error.code] ?? [error.message, ""];
+  return new FileError(path, error.code, reason, remedy);
+}
+
+/** Opens relative to a directory; the descriptor closes when the program executes another one. */
+function openAt(directory: number, name: string, flags: number, resolve: number): number {
+  const how = openHow.allocate().set("flags", BigInt(flags | C.O_CLOEXEC))
+    .set("mode", flags & C.O_CREAT ? BigInt(FILE_MODE) : 0n)
+    .set("resolve", BigInt(resolve));
+  const path = cString(name);
+  return check(
+    "openat2",
+    libc().syscall(
+      BigInt(C.SYS_openat2),
+      BigInt(directory),
+      pointerOf(path),
+      how.pointer,
+      BigInt(openHow.size),
+    ),
+  );
+}
+
+/** A regular file that is read and written from memory of a fixed address, by threads of their own. */
+export class RegularFile implements Disposable {
+  #open = true;
+
+  private constructor(readonly path: string, private readonly fd: number, readonly size: number) {}
+
+  /** @throws FileError when it is no regular file */
+  static of(path: string, fd: number): RegularFile {
+    const status = statxBuffer.allocate();
+    const mask = C.STATX_TYPE | C.STATX_SIZE;
+    check("statx", libc().statx(fd, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
+    if ((status.get("stx_mode") & C.S_IFMT) !== C.S_IFREG) {
+      libc().close(fd);
+      throw new FileError(path, "not_a_file", "it is no regular file", "name a regular file");
+    }
+    return new RegularFile(path, fd, Number(status.get("stx_size")));
+  }
+
+  /**
+   * Fills `length` bytes of memory.
+   *
+   * @returns bytes read: fewer only at the end of the file
+   */
+  async read(memory: Memory, at: number, length: number, position: number): Promise<number> {
+    let done = 0;
+    while (done < length) {
+      const target = pointerAt(BigInt(memory.address + at + done));
+      const count = await this.#retried(
+        "pread",
+        (call) => libc()[call](this.fd, target, BigInt(length - done), BigInt(position + done)),
+      );
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
+  /** Writes all of `length` bytes of memory. */
+  async write(memory: Memory, at: number, length: number, position: number): Promise<void> {
+    for (let done = 0; done < length;) {
+      const source = pointerAt(BigInt(memory.address + at + done));
+      done += await this.#retried(
+        "pwrite",
+        (call) => libc()[call](this.fd, source, BigInt(length - done), BigInt(position + done)),
+      );
+    }
+  }
+
+  /** Resolves when the file is on disk. */
+  async sync(): Promise<void> {
+    await this.#retried("fsync", (call) => libc()[call](this.fd));
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#open) libc().close(this.fd);
+    this.#open = false;
+  }
+
+  /** A call on another thread leaves its errno there: one that failed is made once more on this thread. */
+  async #retried<N extends "pread" | "pwrite" | "fsync">(
+    name: N,
+    make: (call: N | `${N}Async`) => number | bigint | Promise<number | bigint>,
+  ): Promise<number> {
+    const result = Number(await make(`${name}Async`));
+    if (result >= 0) return result;
+    const again = Number(make(name));
+    if (again >= 0) return again;
+    throw failure(this.path, new SystemError(name, errno()));
+  }
+}
+
+/** A file in the making: under a temporary name until it is committed, gone if it never is. */
+export class NewFile implements Disposable {
+  #temporary: string | undefined;
+
+  constructor(
+    readonly file: RegularFile,
+    private readonly directory: number,
+    private readonly name: string,
+    temporary: string,
+  ) {
+    this.#temporary = temporary;
+  }
+
+  /** Puts the file under its name; resolves when file and name are on disk. */
+  async commit(): Promise<void> {
+    await this.file.sync();
+    const { directory, name } = this;
+    try {
+      check(
+        "renameat",
+        libc().renameat(directory, cString(this.#temporary!), directory, cString(name)),
+      );
+      this.#temporary = undefined;
+      await syncDirectory(directory);
+    } catch (error) {
+      throw failure(this.file.path, error);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#temporary !== undefined) {
+      libc().unlinkat(this.directory, cString(this.#temporary), 0);
+      this.#temporary = undefined;
+    }
+    this.file[Symbol.dispose]();
+    libc().close(this.directory);
+  }
+}
+
+/** A name is only as durable as its directory (fsync(2)). O_PATH descriptors cannot be synced. */
+async function syncDirectory(directory: number): Promise<void> {
+  const fd = openAt(directory, ".", C.O_RDONLY | C.O_DIRECTORY, 0);
+  try {
+    const result = await libc().fsyncAsync(fd);
+    // Some file systems cannot sync directories and say EINVAL.
+    if (result < 0 && libc().fsync(fd) < 0 && errno() !== constants.errno.EINVAL) {
+      throw new SystemError("fsync", errno());
+    }
+  } finally {
+    libc().close(fd);
+  }
+}
+
+/** A directory below which files are read and written; with `confined` no path leads out of it. */
+export class Directory implements Disposable {
+  readonly #fd: number;
+  readonly #resolve: number;
+
+  /** @throws FileError when it is no directory or may not be used */
+  constructor(readonly path: string, options: { confined: boolean }) {
+    this.#resolve = options.confined ? CONFINED : 0;
+    try {
+      this.#fd = openAt(C.AT_FDCWD, path, C.O_PATH | C.O_DIRECTORY, 0);
+    } catch (error) {
+      throw failure(path, error);
+    }
+  }
+
+  /** @throws FileError when it is not there, or no regular file, or not below the directory */
+  openFile(path: string): RegularFile {
+    try {
+      // Without O_NONBLOCK opening a FIFO would wait for its other end.
+      return RegularFile.of(
+        path,
+        openAt(this.#fd, checkedPath(path), C.O_RDONLY | C.O_NONBLOCK, this.#resolve),
+      );
+    } catch (error) {
+      throw failure(path, error);
+    }
+  }
+
+  /** Creates a file; its directory must be there. One of the same name is replaced when it is committed. */
+  createFile(path: string): NewFile {
+    const { parent, name } = split(checkedPath(path));
+    const temporary = `.verbseal-${crypto.randomUUID()}.part`;
+    let directory: number | undefined;
+    try {
+      directory = openAt(this.#fd, parent, C.O_PATH | C.O_DIRECTORY, this.#resolve);
+      const flags = C.O_WRONLY | C.O_CREAT | C.O_EXCL;
+      const file = RegularFile.of(path, openAt(directory, temporary, flags, this.#resolve));
+      return new NewFile(file, directory, name, temporary);
+    } catch (error) {
+      if (directory !== undefined) libc().close(directory);
+      throw failure(path, error);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    libc().close(this.#fd);
+  }
+}
+
+function checkedPath(path: string): string {
+  if (path === "" || path.includes("\0")) {
+    throw new FileError(JSON.stringify(path), "path", "it is no path", "name a file");
+  }
+  return path;
+}
+
+function split(path: string): { parent: string; name: string } {
+  const slash = path.lastIndexOf("/");
+  const name = path.slice(slash + 1);
+  if (name === "" || name === "." || name === "..") {
+    throw new FileError(path, "path", "it names a directory", "name a file");
+  }
+  return { parent: slash < 0 ? "." : path.slice(0, slash) || "/", name };
+}

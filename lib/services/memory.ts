@@ -1,0 +1,138 @@
+import * as v from "valibot";
+import { Memory } from "../../ffi/memory.ts";
+import { RefusedError } from "../errors.ts";
+import type { MemoryRegion } from "../rdma/memory_region.ts";
+import { Opcode } from "../rdma/work_request.ts";
+import type { ClientSession } from "../session/client_session.ts";
+import type { ServiceAccess, ServiceDefinition, SessionService } from "../session/service.ts";
+import { decimal, parse, u32 } from "./schema.ts";
+
+/** What the client may do under a grant. */
+export type GrantDirection = "write" | "read";
+
+const requestSchema = v.variant("operation", [
+  v.strictObject({
+    operation: v.literal("grant"),
+    direction: v.picklist(["write", "read"]),
+    offset: decimal,
+    length: decimal,
+  }),
+  v.strictObject({ operation: v.literal("withdraw") }),
+]);
+
+const grantSchema = v.strictObject({
+  address: decimal,
+  rkey: u32,
+});
+
+/**
+ * The server's side: lends a zeroed region to the session, and opens exactly the bytes asked for,
+ * for one direction and one operation. Nothing is registered between a grant and the next.
+ *
+ * @param bytes size of the region
+ */
+export function memoryService(bytes: number): ServiceDefinition {
+  return { name: "memory", kinds: [], start: (access) => new LentMemory(access, bytes) };
+}
+
+class LentMemory implements SessionService {
+  readonly #access: ServiceAccess;
+  readonly #bytes: number;
+  #memory: Memory | undefined;
+  #grant: MemoryRegion | undefined;
+
+  constructor(access: ServiceAccess, bytes: number) {
+    this.#access = access;
+    this.#bytes = bytes;
+  }
+
+  // deno-lint-ignore require-await -- refusals become rejections
+  async request(body: unknown): Promise<unknown> {
+    const request = parse(requestSchema, body);
+    if (request.operation === "withdraw") return this.#withdraw();
+    return this.#open(request.direction, Number(request.offset), Number(request.length));
+  }
+
+  // deno-lint-ignore require-await -- nothing to wait for
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#grant?.[Symbol.dispose]();
+    this.#memory?.[Symbol.dispose]();
+  }
+
+  #open(direction: GrantDirection, offset: number, length: number) {
+    if (this.#grant) throw new RefusedError("grant", "the session has a grant already");
+    if (length < 1 || offset + length > this.#bytes) {
+      throw new RefusedError(
+        "grant_bounds",
+        `bytes ${offset} to ${offset + length} are not within the ${this.#bytes} that are lent`,
+      );
+    }
+    this.#memory ??= new Memory(this.#bytes);
+    // REMOTE_WRITE needs LOCAL_WRITE (ibv_reg_mr(3)).
+    this.#grant = this.#access.registerMemory(
+      this.#memory,
+      direction === "write" ? ["LOCAL_WRITE", "REMOTE_WRITE"] : ["REMOTE_READ"],
+      offset,
+      length,
+    );
+    return { address: String(this.#grant.address), rkey: this.#grant.rkey };
+  }
+
+  #withdraw(): Record<string, never> {
+    if (!this.#grant) throw new RefusedError("grant", "the session has no grant");
+    this.#grant[Symbol.dispose]();
+    this.#grant = undefined;
+    return {};
+  }
+}
+
+/** The client's side: WRITEs to and READs from the region that the server lends. */
+export class MemoryClient implements ServiceDefinition, SessionService {
+  readonly name = "memory";
+  readonly kinds = [];
+  #access: ServiceAccess | undefined;
+
+  start(access: ServiceAccess): this {
+    this.#access = access;
+    return this;
+  }
+
+  /** @throws RefusedError when the range is not within the region */
+  async write(session: ClientSession, offset: number, bytes: Uint8Array): Promise<void> {
+    using memory = new Memory(bytes.length);
+    memory.bytes.set(bytes);
+    await this.#operate(session, "write", memory, offset);
+  }
+
+  /** @throws RefusedError when the range is not within the region */
+  async read(session: ClientSession, offset: number, length: number): Promise<Uint8Array> {
+    using memory = new Memory(length);
+    await this.#operate(session, "read", memory, offset);
+    return memory.bytes.slice();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  async #operate(
+    session: ClientSession,
+    direction: GrantDirection,
+    memory: Memory,
+    offset: number,
+  ): Promise<void> {
+    const access = this.#access!;
+    const grant = parse(
+      grantSchema,
+      await session.request("memory", {
+        operation: "grant",
+        direction,
+        offset: String(offset),
+        length: String(memory.length),
+      }),
+    );
+    using region = access.registerMemory(memory, direction === "read" ? ["LOCAL_WRITE"] : []);
+    const opcode = direction === "write" ? Opcode.WRITE : Opcode.READ;
+    const remote = { address: Number(grant.address), rkey: grant.rkey };
+    await access.transfer(opcode, region, 0, memory.length, remote);
+    await session.request("memory", { operation: "withdraw" });
+  }
+}

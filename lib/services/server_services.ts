@@ -1,0 +1,40 @@
+import type { Service } from "../control/messages.ts";
+import type { ServiceDefinition } from "../session/service.ts";
+import { WorkerPool } from "../session/worker_pool.ts";
+import type { LogSettings } from "../telemetry/log.ts";
+import { fileService } from "./file_service.ts";
+import { Directory } from "./file_system.ts";
+import { memoryService } from "./memory.ts";
+import { messageService } from "./messages.ts";
+
+/** What a server offers; plain data, as its workers are told it. */
+export interface ServerServices {
+  /** Directory of the file service; without it there is none. */
+  readonly root: string | undefined;
+  /** Bytes of the region that the memory service lends to a session. */
+  readonly lentBytes: number;
+  readonly log: LogSettings;
+}
+
+/** Names of the services. */
+export function serviceNames({ root }: ServerServices): Service[] {
+  return ["messages", "memory", ...(root === undefined ? [] : ["files" as const])];
+}
+
+/**
+ * The services themselves, in a worker.
+ *
+ * @throws FileError when the root cannot be used
+ */
+export function serviceDefinitions({ root, lentBytes }: ServerServices): ServiceDefinition[] {
+  return [
+    messageService,
+    memoryService(lentBytes),
+    ...(root === undefined ? [] : [fileService(new Directory(root, { confined: true }))]),
+  ];
+}
+
+/** Data workers that run these services. */
+export function startWorkers(services: ServerServices, count: number): WorkerPool {
+  return new WorkerPool(new URL("./worker.ts", import.meta.url), count, services);
+}

@@ -1,0 +1,127 @@
+import { ClientExchange } from "../control/exchange.ts";
+import type { Connect, Service } from "../control/messages.ts";
+import { RdmaError } from "../errors.ts";
+import { PsnSource } from "../security/psn.ts";
+import type { TlsConnection } from "../tls/connection.ts";
+import { ControlConnection } from "./control_connection.ts";
+import { ControlLoop } from "./control_loop.ts";
+import type { DataPath, DataPathOptions, PortChoice } from "./data_path.ts";
+import {
+  type ConnectQueuePair,
+  errorMessage,
+  establish,
+  type Established,
+  type Establishment,
+} from "./establish.ts";
+
+export interface ClientSessionOptions {
+  readonly tls: TlsConnection;
+  /** Sent to the server, which logs it. */
+  readonly agent: string;
+  readonly connect: Connect;
+  readonly connectQueuePair: ConnectQueuePair;
+  readonly services: readonly Service[];
+  /** Seconds that the exchange may take. */
+  readonly handshakeSeconds: number;
+  readonly port: PortChoice;
+  readonly openDataPath: (options: DataPathOptions) => DataPath;
+}
+
+/** An established session with a server. Disposing it says BYE and frees everything. */
+export class ClientSession implements AsyncDisposable {
+  readonly agreed: Established;
+  readonly #connection: ControlConnection;
+  readonly #dataPath: DataPath;
+  readonly #link: Disposable;
+  readonly #loop: ControlLoop;
+  readonly #running: Promise<never>;
+
+  private constructor(connection: ControlConnection, { agreed, dataPath, link }: Establishment) {
+    this.agreed = agreed;
+    this.#connection = connection;
+    this.#dataPath = dataPath;
+    this.#link = link;
+    this.#loop = new ControlLoop({
+      connection,
+      idleSeconds: agreed.welcome.limits.idleSeconds,
+    });
+    this.#running = this.#run();
+    this.#running.catch(() => {}); // whoever works on the session awaits it through during()
+  }
+
+  /**
+   * Runs the exchange on a TLS connection, which is the session's from then on.
+   *
+   * @throws VerbsealError naming why it failed; everything is freed then
+   */
+  static async open(options: ClientSessionOptions): Promise<ClientSession> {
+    const { tls, agent, connect, services, port } = options;
+    const connection = new ControlConnection(tls);
+    let late = false;
+    const deadline = setTimeout(() => {
+      late = true;
+      connection.abort();
+    }, options.handshakeSeconds * 1000);
+    try {
+      const establishment = await establish({
+        exchange: new ClientExchange(
+          {
+            offers: { providers: ["verbs"], connect: [connect], seal: ["off"], services },
+            agent,
+          } as ConstructorParameters<typeof ClientExchange>[0],
+        ),
+        connection,
+        psns: new PsnSource(),
+        openDataPath: (welcome) =>
+          options.openDataPath({
+            port,
+            side: "client",
+            messageBytes: welcome.limits.messageBytes,
+            services: welcome.choices.services,
+          }),
+        connectQueuePair: () => options.connectQueuePair,
+      });
+      return new ClientSession(connection, establishment);
+    } catch (error) {
+      await connection.sendLast(errorMessage(error));
+      await connection.close();
+      if (!late) throw error;
+      throw new RdmaError(
+        "exchange_timeout",
+        `the exchange was not finished within ${options.handshakeSeconds} seconds`,
+        "check that RDMA traffic passes between the hosts (UDP port 4791 for RoCE)",
+        { cause: error },
+      );
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+
+  /** Asks a service of the server. */
+  request(service: Service, body: unknown): Promise<unknown> {
+    return this.#loop.request(service, body);
+  }
+
+  /** Awaits work on the session, or the session's failure if that comes first. */
+  during<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.#running]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#connection.sendLast({ name: "BYE", body: {} });
+    const closing = this.#connection.close();
+    await this.#dataPath.close();
+    this.#link[Symbol.dispose]();
+    await closing;
+  }
+
+  async #run(): Promise<never> {
+    const failed = this.#dataPath.failure.then((error) => Promise.reject(error));
+    const farewell = await Promise.race([this.#loop.run(), failed]);
+    throw new RdmaError(
+      "server_ended",
+      farewell === "bye" ? "the server is stopping" : "the server closed the connection",
+      "try again when it is back",
+    );
+  }
+}

@@ -1,0 +1,94 @@
+import { type Frame, FrameDecoder } from "../control/frame.ts";
+import { encode, type Message } from "../control/messages.ts";
+import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import type { TlsConnection } from "../tls/connection.ts";
+
+/** Bytes read at once. */
+const CHUNK_BYTES = 16384;
+
+/** Frames that wait to be taken, beyond which the peer is not read from. */
+const MAX_WAITING = 64;
+
+/** Frames on a TLS connection. It reads ahead a little, so that the end of the connection is known at once. */
+export class ControlConnection {
+  /** Resolves when nothing more comes: undefined when the peer closed properly between frames. */
+  readonly ended: Promise<VerbsealError | undefined>;
+  readonly #tls: TlsConnection;
+  readonly #frames: Frame[] = [];
+  #arrival = Promise.withResolvers<void>();
+  #room = Promise.withResolvers<void>();
+  #open = true;
+
+  constructor(tls: TlsConnection) {
+    this.#tls = tls;
+    this.ended = this.#read().finally(() => {
+      this.#open = false;
+      this.#arrival.resolve();
+    });
+  }
+
+  /** The next frame, or null after the last one. */
+  async next(): Promise<Frame | null> {
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame) {
+        if (this.#frames.length === MAX_WAITING - 1) this.#room.resolve();
+        return frame;
+      }
+      if (!this.#open) return null;
+      await this.#arrival.promise;
+    }
+  }
+
+  /** @throws TlsError when the connection was lost */
+  sendFrame(frame: Frame): Promise<void> {
+    return this.#tls.write(frame.bytes);
+  }
+
+  /** @throws TlsError when the connection was lost */
+  send(message: Message): Promise<void> {
+    return this.sendFrame(encode(message));
+  }
+
+  /** Tells the peer why the connection ends. It may have gone already. */
+  async sendLast(message: Message): Promise<void> {
+    await this.send(message).catch(() => {});
+  }
+
+  /** Closes so that what was sent arrives. */
+  async close(): Promise<void> {
+    this.#room.resolve();
+    await this.#tls.close();
+    await this.ended;
+  }
+
+  /** Closes at once. */
+  abort(): void {
+    this.#room.resolve();
+    this.#tls.abort();
+  }
+
+  async #read(): Promise<VerbsealError | undefined> {
+    const decoder = new FrameDecoder();
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    try {
+      for (;;) {
+        const count = await this.#tls.read(chunk);
+        if (count === null) break;
+        this.#frames.push(...decoder.push(chunk.subarray(0, count)));
+        this.#arrival.resolve();
+        this.#arrival = Promise.withResolvers<void>();
+        if (this.#frames.length >= MAX_WAITING) {
+          this.#room = Promise.withResolvers<void>();
+          await this.#room.promise;
+        }
+      }
+    } catch (error) {
+      if (error instanceof VerbsealError) return error;
+      return new TlsError("connection_lost", `the TLS connection failed: ${errorText(error)}`);
+    }
+    return decoder.atBoundary
+      ? undefined
+      : new ProtocolError("frame_cut_off", "the connection ended within a frame");
+  }
+}

@@ -1,0 +1,162 @@
+import { decode, type Message, type Service } from "../control/messages.ts";
+import { ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import type { ControlConnection } from "./control_connection.ts";
+
+/** REQUESTs of the peer that are worked on at once. */
+const MAX_REQUESTS = 8;
+
+/** Times that a peer is asked for a sign of life within the idle timeout. */
+const HEARTBEATS = 3;
+
+export interface ControlLoopOptions {
+  readonly connection: ControlConnection;
+  /** Seconds of silence that end the session. */
+  readonly idleSeconds: number;
+  /** Answers REQUESTs; a side without it has none to answer. */
+  readonly onRequest?: (service: Service, body: unknown) => Promise<unknown>;
+}
+
+/** Why a session ended in order. */
+export type Farewell = "bye" | "closed";
+
+/** Frames of an established session: heartbeats, requests and replies, until either side ends it. */
+export class ControlLoop {
+  readonly #options: ControlLoopOptions;
+  readonly #replies = new Map<number, PromiseWithResolvers<unknown>>();
+  readonly #working = new Set<Promise<void>>();
+  #lastHeard = performance.now();
+  #lastId = 0;
+  #ended: VerbsealError | undefined;
+
+  constructor(options: ControlLoopOptions) {
+    this.#options = options;
+  }
+
+  /** Milliseconds since the peer's last frame. */
+  get silence(): number {
+    return performance.now() - this.#lastHeard;
+  }
+
+  /**
+   * Runs until the session ends.
+   *
+   * @throws ProtocolError when the peer broke the protocol
+   * @throws RefusedError when the peer sent ERROR
+   * @throws TlsError when the connection was lost, or the peer was silent for too long
+   */
+  async run(): Promise<Farewell> {
+    const idle = Promise.withResolvers<never>();
+    const heartbeat = setInterval(
+      () => this.#beat(idle.reject),
+      this.#options.idleSeconds * 1000 / (HEARTBEATS + 1),
+    );
+    try {
+      const farewell = await Promise.race([this.#takeFrames(), idle.promise]);
+      this.#rejectReplies(new TlsError("session_ended", "the other side ended the session"));
+      return farewell;
+    } catch (error) {
+      this.#rejectReplies(error as VerbsealError);
+      throw error;
+    } finally {
+      clearInterval(heartbeat);
+    }
+  }
+
+  /**
+   * Asks the peer's service.
+   *
+   * @returns the body of the REPLY
+   * @throws RefusedError when the service refused
+   */
+  async request(service: Service, body: unknown): Promise<unknown> {
+    if (this.#ended) throw this.#ended;
+    const id = this.#nextId();
+    const reply = Promise.withResolvers<unknown>();
+    this.#replies.set(id, reply);
+    await this.#options.connection.send({ name: "REQUEST", body: { id, service, body } });
+    return await reply.promise;
+  }
+
+  /** Resolves when all REQUESTs of the peer are answered. */
+  async worked(): Promise<void> {
+    while (this.#working.size > 0) await Promise.allSettled(this.#working);
+  }
+
+  #nextId(): number {
+    return this.#lastId = (this.#lastId + 1) % 2 ** 32;
+  }
+
+  async #takeFrames(): Promise<Farewell> {
+    const { connection } = this.#options;
+    for (let frame = await connection.next(); frame !== null; frame = await connection.next()) {
+      this.#lastHeard = performance.now();
+      const message = decode(frame);
+      if (message.name === "BYE") return "bye";
+      await this.#take(message);
+    }
+    const failure = await connection.ended;
+    if (failure) throw failure;
+    return "closed";
+  }
+
+  async #take(message: Message): Promise<void> {
+    const { connection } = this.#options;
+    switch (message.name) {
+      case "PING":
+        return await connection.send({ name: "PONG", body: message.body });
+      case "PONG":
+        return;
+      case "REQUEST":
+        return this.#work(message);
+      case "REPLY":
+        return this.#settle(message);
+      case "ERROR":
+        throw new RefusedError(message.body.code, message.body.text);
+      default:
+        throw new ProtocolError("out_of_turn", `${message.name} in an established session`);
+    }
+  }
+
+  #work({ body: { id, service, body } }: Message & { name: "REQUEST" }): void {
+    const { onRequest, connection } = this.#options;
+    if (!onRequest) throw new ProtocolError("out_of_turn", "REQUEST to a client");
+    if (this.#working.size >= MAX_REQUESTS) {
+      throw new ProtocolError("requests", `more than ${MAX_REQUESTS} requests at once`);
+    }
+    const work = onRequest(service, body)
+      .then((result) => ({ id, body: result ?? null }), (error) => ({ id, error: asReply(error) }))
+      .then((reply) => connection.send({ name: "REPLY", body: reply }))
+      .catch(() => {})
+      .finally(() => this.#working.delete(work));
+    this.#working.add(work);
+  }
+
+  #settle({ body: { id, body, error } }: Message & { name: "REPLY" }): void {
+    const reply = this.#replies.get(id);
+    if (!reply) throw new ProtocolError("reply", `REPLY ${id} to no request`);
+    this.#replies.delete(id);
+    if (error) reply.reject(new RefusedError(error.code, error.text));
+    else reply.resolve(body);
+  }
+
+  #rejectReplies(error: VerbsealError): void {
+    this.#ended = error;
+    for (const { reject } of this.#replies.values()) reject(error);
+    this.#replies.clear();
+  }
+
+  #beat(end: (error: Error) => void): void {
+    const { idleSeconds, connection } = this.#options;
+    if (this.silence > idleSeconds * 1000) {
+      end(new TlsError("idle", `the other side was silent for ${idleSeconds} seconds`));
+    } else if (this.silence > idleSeconds * 1000 / (HEARTBEATS + 1)) {
+      connection.send({ name: "PING", body: { id: this.#nextId() } }).catch(() => {});
+    }
+  }
+}
+
+function asReply(error: unknown): { code: string; text: string } {
+  return error instanceof VerbsealError
+    ? { code: error.code.slice(0, 64), text: error.message.slice(0, 1024) }
+    : { code: "internal", text: "internal error" };
+}

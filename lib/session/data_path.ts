@@ -1,0 +1,79 @@
+import type { AgreedPath } from "../control/exchange.ts";
+import type { QueuePairNumbers, Service } from "../control/messages.ts";
+import type { VerbsealError } from "../errors.ts";
+import type { GidType, PathMtu } from "../rdma/address.ts";
+import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
+
+/** The port and the GID that a session's queue pair uses. */
+export interface PortChoice {
+  readonly provider: "verbs";
+  readonly device: string;
+  readonly port: number;
+  readonly gid: string;
+  readonly gidIndex: number;
+  readonly gidType: GidType;
+  readonly lid: number;
+  readonly mtu: PathMtu;
+}
+
+/** How a session's data path is made. Plain data: it crosses threads. */
+export interface DataPathOptions {
+  readonly port: PortChoice;
+  /** The server answers, the client asks. */
+  readonly side: "client" | "server";
+  /** Bytes of a message at most. */
+  readonly messageBytes: number;
+  readonly services: readonly Service[];
+}
+
+/** What `allocate` gives: all of a QP message but the epoch and the PSN. */
+export type LocalQueuePair = Omit<QueuePairNumbers, "epoch" | "psn">;
+
+/** Attributes that a connection manager gives for the three transitions. */
+export interface ManagedAttributes {
+  readonly init: QueuePairAttributes;
+  readonly rtr: QueuePairAttributes;
+  readonly rts: QueuePairAttributes;
+}
+
+/** How the queue pair is brought up. */
+export interface ConnectOrder {
+  readonly local: QueuePairNumbers;
+  readonly remote: QueuePairNumbers;
+  readonly path: AgreedPath;
+  /** With `--connect cm`; their PSNs are replaced by those agreed. */
+  readonly managed?: ManagedAttributes;
+}
+
+/** Where a queue pair stood when it ended. */
+export interface FinalState {
+  readonly qpn: number;
+  readonly sqPsn: number;
+}
+
+/**
+ * Everything of one session that touches data: protection domain, memory regions, completion
+ * queue, queue pair, buffers and files. The control thread drives it, in a worker or in its own thread.
+ */
+export interface DataPath {
+  /** Creates everything; the queue pair is in RESET. */
+  allocate(): Promise<LocalQueuePair>;
+  /**
+   * Brings the queue pair to RTS with exactly the numbers agreed, then compares.
+   *
+   * @throws IntegrityError when the device reports another PSN than was agreed
+   */
+  connect(order: ConnectOrder): Promise<void>;
+  /**
+   * Sends `own` as the first message and resolves when `expected` was the first received.
+   *
+   * @throws IntegrityError when it was another
+   */
+  prove(own: Uint8Array, expected: Uint8Array): Promise<void>;
+  /** Passes a REQUEST to the service and gives the body of its REPLY. */
+  request(service: Service, body: unknown): Promise<unknown>;
+  /** Frees everything, exactly once. Undefined when there was no queue pair. */
+  close(): Promise<FinalState | undefined>;
+  /** Resolves when the path ended by itself: a failed work request, a broken rule, a dead port. */
+  readonly failure: Promise<VerbsealError>;
+}

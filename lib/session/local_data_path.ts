@@ -1,0 +1,287 @@
+import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
+import type { Memory } from "../../ffi/memory.ts";
+import type { Service } from "../control/messages.ts";
+import { errorText, IntegrityError, ProtocolError, RdmaError, VerbsealError } from "../errors.ts";
+import type { CompletionQueue, WorkCompletions } from "../rdma/completion_queue.ts";
+import type { AsyncEvent, Device } from "../rdma/device.ts";
+import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
+import type { ProtectionDomain } from "../rdma/protection_domain.ts";
+import type { QueuePair } from "../rdma/queue_pair.ts";
+import type { Opcode } from "../rdma/work_request.ts";
+import type {
+  ConnectOrder,
+  DataPath,
+  DataPathOptions,
+  FinalState,
+  LocalQueuePair,
+} from "./data_path.ts";
+import { Breather } from "./breather.ts";
+import { bringUp } from "./bring_up.ts";
+import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
+import {
+  MessageKind,
+  type RemoteBuffer,
+  type ServiceAccess,
+  type ServiceDefinition,
+  type SessionService,
+} from "./service.ts";
+import { TRANSFERS, Transfers } from "./transfers.ts";
+import { WorkRequestId } from "./work_request_id.ts";
+
+/** Receive buffers of a session, and so the credits of its peer. */
+const RECEIVES = 32;
+
+/** Bytes of answers that wait for credits, above which a server takes no further questions. */
+const SERVER_QUEUED_BYTES = 2 ** 21;
+
+/** READs that a session has outstanding each way; the device may allow less. */
+const RD_ATOMIC = 16;
+
+interface Resources {
+  readonly stack: DisposableStack;
+  readonly protectionDomain: ProtectionDomain;
+  readonly queue: CompletionQueue;
+  readonly queuePair: QueuePair;
+  readonly messenger: Messenger;
+  readonly transfers: Transfers;
+}
+
+/** A data path in this thread. */
+export class LocalDataPath implements DataPath, ServiceAccess {
+  readonly failure: Promise<VerbsealError>;
+  readonly #fail: (error: VerbsealError) => void;
+  readonly #device: Device;
+  readonly #options: DataPathOptions;
+  readonly #definitions: readonly ServiceDefinition[];
+  readonly #services = new Map<Service, SessionService>();
+  readonly #servicesByKind = new Map<number, SessionService>();
+  readonly #ending = new AbortController();
+  #resources: Resources | undefined;
+  #pump: Promise<void> = Promise.resolve();
+  #proof: { readonly expected: Uint8Array; readonly accept: () => void } | undefined;
+  #earlyProof: Uint8Array | undefined;
+  #proven = false;
+  #closed: Promise<FinalState | undefined> | undefined;
+
+  /**
+   * @param device stays the caller's
+   * @param definitions of the services that may run on this path; those of `options.services` do
+   */
+  constructor(
+    device: Device,
+    options: DataPathOptions,
+    definitions: readonly ServiceDefinition[],
+  ) {
+    const failure = Promise.withResolvers<VerbsealError>();
+    this.failure = failure.promise;
+    this.#fail = (error) => {
+      failure.resolve(error);
+      this.#ending.abort(error);
+    };
+    this.#device = device;
+    this.#options = options;
+    this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
+  }
+
+  get signal(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  // deno-lint-ignore require-await -- a worker's data path answers later
+  async allocate(): Promise<LocalQueuePair> {
+    const { port } = this.#options;
+    const { limits } = this.#device;
+    using stack = new DisposableStack();
+    const protectionDomain = stack.use(this.#device.allocateProtectionDomain());
+    const queue = stack.use(
+      this.#device.createCompletionQueue(MESSAGE_SENDS + TRANSFERS + RECEIVES),
+    );
+    const queuePair = stack.use(protectionDomain.createQueuePair({
+      sendQueue: queue,
+      receiveQueue: queue,
+      maxSend: MESSAGE_SENDS + TRANSFERS,
+      maxReceive: RECEIVES,
+    }));
+    const messenger = stack.use(
+      new Messenger({
+        protectionDomain,
+        queuePair,
+        receives: RECEIVES,
+        messageBytes: this.#options.messageBytes,
+        maxQueuedBytes: this.#options.side === "server" ? SERVER_QUEUED_BYTES : Infinity,
+        onMessage: (kind, id, body) => this.#dispatch(kind, id, body),
+      }),
+    );
+    const transfers = new Transfers(queuePair);
+    this.#resources = {
+      stack: stack.move(),
+      protectionDomain,
+      queue,
+      queuePair,
+      messenger,
+      transfers,
+    };
+    this.#device.onAsyncEvent((event) => this.#asyncEvent(event), this.signal);
+    return {
+      qpn: queuePair.qpn,
+      gid: port.gid,
+      gidType: port.gidType,
+      lid: port.lid,
+      mtu: port.mtu,
+      maxRdAtomic: Math.min(RD_ATOMIC, limits.maxRdAtomic),
+      maxDestRdAtomic: Math.min(RD_ATOMIC, limits.maxDestRdAtomic),
+      receives: RECEIVES,
+    };
+  }
+
+  // deno-lint-ignore require-await -- a worker's data path answers later
+  async connect(order: ConnectOrder): Promise<void> {
+    const { queuePair, messenger } = this.#allocated();
+    bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());
+    messenger.grant(order.remote.receives);
+    this.#pump = this.#pumpCompletions();
+  }
+
+  async prove(own: Uint8Array, expected: Uint8Array): Promise<void> {
+    const received = Promise.withResolvers<void>();
+    this.#proof = { expected, accept: received.resolve };
+    this.#allocated().messenger.send(MessageKind.PROOF, 0, own);
+    if (this.#earlyProof) this.#checkProof(this.#earlyProof);
+    await Promise.race([received.promise, this.failure.then((error) => Promise.reject(error))]);
+  }
+
+  request(service: Service, body: unknown): Promise<unknown> {
+    const running = this.#services.get(service);
+    if (!running?.request) {
+      throw new ProtocolError("service", `there is no service ${service} in this session`);
+    }
+    return running.request(body);
+  }
+
+  close(): Promise<FinalState | undefined> {
+    return this.#closed ??= this.#close();
+  }
+
+  send(kind: MessageKind, id: number, body: Uint8Array): void {
+    this.#allocated().messenger.send(kind, id, body);
+  }
+
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset?: number,
+    length?: number,
+  ): MemoryRegion {
+    return this.#allocated().protectionDomain.registerMemory(memory, access, offset, length);
+  }
+
+  transfer(
+    opcode: typeof Opcode.READ | typeof Opcode.WRITE,
+    local: MemoryRegion,
+    localOffset: number,
+    length: number,
+    remote: RemoteBuffer,
+  ): Promise<void> {
+    return this.#allocated().transfers.start(opcode, local, localOffset, length, remote);
+  }
+
+  #allocated(): Resources {
+    if (this.#resources && !this.signal.aborted) return this.#resources;
+    throw new RdmaError("session_ended", "the session has ended");
+  }
+
+  async #pumpCompletions(): Promise<void> {
+    const { queue } = this.#allocated();
+    const breather = new Breather();
+    try {
+      while (!this.signal.aborted) {
+        const count = await queue.next();
+        for (let index = 0; index < count; index++) this.#complete(queue.completions, index);
+        if (breather.due()) await breather.breathe();
+      }
+    } catch (error) {
+      this.#fail(asFailure(error));
+    }
+  }
+
+  #complete(completions: WorkCompletions, index: number): void {
+    if (!completions.succeeded(index)) throw completions.error(index);
+    const { messenger, transfers } = this.#resources!;
+    const id = completions.wrId(index);
+    if (WorkRequestId.isReceive(id)) {
+      messenger.receiveCompleted(WorkRequestId.slot(id), completions.byteLength(index));
+    } else if (WorkRequestId.isSend(id)) {
+      messenger.sendCompleted();
+    } else {
+      transfers.completed(WorkRequestId.slot(id));
+    }
+  }
+
+  #dispatch(kind: number, id: number, body: Uint8Array): void {
+    const service = this.#servicesByKind.get(kind);
+    if (service?.message) return service.message(kind as MessageKind, id, body);
+    if (kind !== MessageKind.PROOF || this.#proven || this.#earlyProof) {
+      throw new ProtocolError("message_kind", `message of kind ${kind} out of turn`);
+    }
+    // The peer's proof may be faster than the order to expect it.
+    if (this.#proof) this.#checkProof(body);
+    else this.#earlyProof = body.slice();
+  }
+
+  /** Services begin at once, as the next message may be theirs. */
+  #checkProof(body: Uint8Array): void {
+    const { expected, accept } = this.#proof!;
+    if (body.length !== expected.length || !timingSafeEqual(body, expected)) {
+      throw new IntegrityError(
+        "proof",
+        "the peer of the queue pair is not the peer of the TLS connection",
+        "someone may be tampering with the RDMA network",
+      );
+    }
+    this.#proven = true;
+    this.#earlyProof = undefined;
+    for (const definition of this.#definitions) {
+      const service = definition.start(this);
+      this.#services.set(definition.name, service);
+      for (const kind of definition.kinds) this.#servicesByKind.set(kind, service);
+    }
+    accept();
+  }
+
+  #asyncEvent(event: AsyncEvent): void {
+    const ours = event.qpn === undefined
+      ? event.port === undefined || event.port === this.#options.port.port
+      : event.qpn === this.#resources?.queuePair.qpn;
+    if (!event.fatal || !ours) return;
+    this.#fail(
+      new RdmaError(
+        event.name.toLowerCase(),
+        `the device ${this.#device.name} reported ${event.name}`,
+        event.port === undefined ? "" : "check the link of the port",
+      ),
+    );
+  }
+
+  async #close(): Promise<FinalState | undefined> {
+    this.#ending.abort(new RdmaError("session_ended", "the session has ended"));
+    const resources = this.#resources;
+    if (!resources) return undefined;
+    const { queuePair, transfers, stack } = resources;
+    const { sqPsn } = queuePair.query();
+    // Work requests end before the memory that they refer to.
+    queuePair.modify({ state: "ERR" });
+    transfers.abort(this.signal.reason);
+    await Promise.allSettled(
+      [...this.#services.values()].map((service) => service[Symbol.asyncDispose]()),
+    );
+    stack.dispose();
+    await this.#pump;
+    return { qpn: queuePair.qpn, sqPsn };
+  }
+}
+
+function asFailure(error: unknown): VerbsealError {
+  return error instanceof VerbsealError
+    ? error
+    : new VerbsealError("data_path", errorText(error), "", { cause: error });
+}

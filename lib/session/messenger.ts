@@ -1,0 +1,283 @@
+import { Memory } from "../../ffi/memory.ts";
+import { ProtocolError } from "../errors.ts";
+import type { MemoryRegion } from "../rdma/memory_region.ts";
+import type { ProtectionDomain } from "../rdma/protection_domain.ts";
+import type { QueuePair } from "../rdma/queue_pair.ts";
+import { Opcode, ReceiveWorkRequests, SendFlag, SendWorkRequests } from "../rdma/work_request.ts";
+import { WorkRequestId } from "./work_request_id.ts";
+
+/** Bytes of a receive buffer: a fragment's header and its part of the message. */
+export const FRAGMENT_BYTES = 8192;
+
+/** u8 kind, u8 last, u16 credits returned, u32 id, u32 bytes of the message, u32 offset; big-endian. */
+const HEADER_BYTES = 16;
+const PAYLOAD_BYTES = FRAGMENT_BYTES - HEADER_BYTES;
+
+/** Send work requests that messages have outstanding at most. */
+export const MESSAGE_SENDS = 16;
+
+/** Every fourth send is signalled, and its completion frees the buffers of all four. */
+const SIGNAL_EVERY = 4;
+
+/** Kind of the messages that only return credits. The others belong to the session and its services. */
+const CREDIT_KIND = 0;
+
+export interface MessengerOptions {
+  readonly protectionDomain: ProtectionDomain;
+  readonly queuePair: QueuePair;
+  /** Receive buffers, all posted from the start: the credits that the peer begins with. */
+  readonly receives: number;
+  /** Bytes of a message at most, both ways. */
+  readonly messageBytes: number;
+  /**
+   * Bytes of messages waiting for credits, above which receives are withheld: a peer that takes
+   * no answers gets no room for further questions. Only the answering side may set it, or both
+   * could wait for each other.
+   */
+  readonly maxQueuedBytes: number;
+  /** Gets each message. The body is valid only until it returns. */
+  readonly onMessage: (kind: number, id: number, body: Uint8Array) => void;
+}
+
+interface Outgoing {
+  readonly kind: number;
+  readonly id: number;
+  readonly body: Uint8Array;
+  sent: number;
+}
+
+interface Incoming {
+  readonly kind: number;
+  readonly id: number;
+  readonly body: Uint8Array;
+  received: number;
+}
+
+/**
+ * Messages over SEND and RECEIVE, in fragments of a receive buffer's size. A fragment is sent only
+ * for a credit, that is a receive that the peer has posted, so no receiver is ever caught without
+ * a buffer. The last credit is kept for returning credits, so the two sides cannot block each other.
+ */
+export class Messenger implements Disposable {
+  readonly #resources: DisposableStack;
+  readonly #options: MessengerOptions;
+  readonly #received: { region: MemoryRegion; bytes: Uint8Array<ArrayBuffer>; view: DataView };
+  readonly #sent: { region: MemoryRegion; bytes: Uint8Array<ArrayBuffer>; view: DataView };
+  readonly #receives: ReceiveWorkRequests;
+  readonly #sends = new SendWorkRequests(MESSAGE_SENDS);
+  readonly #queue: Outgoing[] = [];
+  readonly #withheld: number[] = [];
+  #queuedBytes = 0;
+  #incoming: Incoming | undefined;
+  #credits = 0;
+  #maxCredits = 0;
+  #creditsToReturn = 0;
+  #nextSlot = 0;
+  #freeSlots = MESSAGE_SENDS;
+  #unsignalled = 0;
+  #drained: PromiseWithResolvers<void> | undefined;
+
+  constructor(options: MessengerOptions) {
+    this.#options = options;
+    this.#receives = new ReceiveWorkRequests(options.receives);
+    using building = new DisposableStack();
+    const buffers = (count: number, access: "LOCAL_WRITE"[]) => {
+      const memory = building.use(new Memory(count * FRAGMENT_BYTES));
+      const region = building.use(options.protectionDomain.registerMemory(memory, access));
+      return { region, bytes: memory.bytes, view: new DataView(memory.bytes.buffer) };
+    };
+    this.#received = buffers(options.receives, ["LOCAL_WRITE"]);
+    this.#sent = buffers(MESSAGE_SENDS, []);
+    this.#resources = building.move();
+  }
+
+  /** Posts all receives; the queue pair must be in INIT or later. */
+  postReceives(): void {
+    const { address, lkey } = this.#received.region;
+    for (let slot = 0; slot < this.#options.receives; slot++) {
+      this.#receives.prepare(slot, WorkRequestId.receive(slot))
+        .buffer(slot, address + slot * FRAGMENT_BYTES, FRAGMENT_BYTES, lkey);
+    }
+    this.#options.queuePair.postReceive(this.#receives, 0, this.#options.receives);
+  }
+
+  /** The peer has posted this many receives: sending may begin. */
+  grant(credits: number): void {
+    this.#credits = credits;
+    this.#maxCredits = credits;
+    this.#flush();
+  }
+
+  /**
+   * Sends a message: what there are credits and buffers for at once, the rest as they come back.
+   * The body may be changed when it returns.
+   *
+   * @param kind 1 to 255
+   * @param id 32 bits
+   * @throws VerbsError when the queue pair does not take it
+   */
+  send(kind: number, id: number, body: Uint8Array): void {
+    if (body.length > this.#options.messageBytes) {
+      throw new RangeError(`message of ${body.length} bytes, of ${this.#options.messageBytes}`);
+    }
+    const message: Outgoing = { kind, id, body, sent: 0 };
+    if (this.#queue.length === 0 && this.#sendFragments(message)) return;
+    this.#queue.push({ ...message, body: body.slice() });
+    this.#queuedBytes += body.length;
+  }
+
+  /** Resolves when all messages are with the device. */
+  drained(): Promise<void> {
+    if (this.#queue.length === 0) return Promise.resolve();
+    this.#drained ??= Promise.withResolvers<void>();
+    return this.#drained.promise;
+  }
+
+  /**
+   * Takes a receive's completion.
+   *
+   * @throws ProtocolError when the peer's fragments do not make up messages
+   */
+  receiveCompleted(slot: number, byteLength: number): void {
+    const at = slot * FRAGMENT_BYTES;
+    const { view, bytes } = this.#received;
+    if (byteLength < HEADER_BYTES) {
+      throw new ProtocolError("fragment", `fragment of ${byteLength} bytes`);
+    }
+    this.#credits += view.getUint16(at + 2);
+    if (this.#credits > this.#maxCredits) {
+      throw new ProtocolError("credits", `${this.#credits} credits of ${this.#maxCredits}`);
+    }
+    const kind = view.getUint8(at);
+    if (kind !== CREDIT_KIND) {
+      this.#assemble(kind, view, at, bytes.subarray(at + HEADER_BYTES, at + byteLength));
+    }
+    this.#release(slot);
+    this.#flush();
+  }
+
+  /** Takes the completion of a signalled send. */
+  sendCompleted(): void {
+    this.#freeSlots += SIGNAL_EVERY;
+    this.#flush();
+  }
+
+  [Symbol.dispose](): void {
+    this.#resources.dispose();
+  }
+
+  #assemble(kind: number, view: DataView, at: number, payload: Uint8Array): void {
+    const last = view.getUint8(at + 1) === 1;
+    const id = view.getUint32(at + 4);
+    const total = view.getUint32(at + 8);
+    const offset = view.getUint32(at + 12);
+    if (total > this.#options.messageBytes) {
+      throw new ProtocolError(
+        "message_length",
+        `message of ${total} bytes, more than ${this.#options.messageBytes}`,
+      );
+    }
+    const incoming = this.#incoming;
+    const follows = incoming === undefined
+      ? offset === 0
+      : incoming.kind === kind && incoming.id === id && incoming.body.length === total &&
+        incoming.received === offset;
+    const end = offset + payload.length;
+    if (!follows || end > total || last !== (end === total) || (!last && payload.length === 0)) {
+      throw new ProtocolError("fragment", `fragment ${offset} to ${end} of ${total} out of turn`);
+    }
+    if (last && incoming === undefined) return this.#options.onMessage(kind, id, payload);
+    const message = incoming ?? { kind, id, body: new Uint8Array(total), received: 0 };
+    message.body.set(payload, offset);
+    message.received = end;
+    this.#incoming = last ? undefined : message;
+    if (last) this.#options.onMessage(kind, id, message.body);
+  }
+
+  /** Gives a receive buffer back to the device, unless the peer has to wait for us. */
+  #release(slot: number): void {
+    if (this.#queuedBytes > this.#options.maxQueuedBytes) {
+      this.#withheld.push(slot);
+      return;
+    }
+    this.#options.queuePair.postReceive(this.#receives, slot);
+    this.#creditsToReturn += 1;
+  }
+
+  #flush(): void {
+    while (this.#queue.length > 0) {
+      const message = this.#queue[0]!;
+      if (!this.#sendFragments(message)) break;
+      this.#queue.shift();
+      this.#queuedBytes -= message.body.length;
+    }
+    while (this.#withheld.length > 0 && this.#queuedBytes <= this.#options.maxQueuedBytes) {
+      this.#release(this.#withheld.pop()!);
+    }
+    if (this.#queue.length === 0) {
+      this.#drained?.resolve();
+      this.#drained = undefined;
+    }
+    if (this.#creditsToReturn >= this.#options.receives / 2) this.#returnCredits();
+  }
+
+  #returnCredits(): void {
+    if (this.#credits < 1 || this.#freeSlots < 1) return;
+    this.#prepare(this.#nextSlot, CREDIT_KIND, 0, nothing, 0, 0);
+    this.#post(1);
+  }
+
+  /** Sends as much of a message as possible, in as few calls as possible; true when it is complete. */
+  #sendFragments(message: Outgoing): boolean {
+    const { kind, id, body } = message;
+    do {
+      const count = Math.min(
+        Math.max(1, Math.ceil((body.length - message.sent) / PAYLOAD_BYTES)),
+        this.#credits - 1,
+        this.#freeSlots,
+        MESSAGE_SENDS - this.#nextSlot,
+      );
+      if (count < 1) return false;
+      for (let index = 0; index < count; index++) {
+        const end = Math.min(body.length, message.sent + PAYLOAD_BYTES);
+        this.#prepare(this.#nextSlot + index, kind, id, body, message.sent, end);
+        message.sent = end;
+      }
+      this.#post(count);
+    } while (message.sent < body.length);
+    return true;
+  }
+
+  #prepare(
+    slot: number,
+    kind: number,
+    id: number,
+    body: Uint8Array,
+    start: number,
+    end: number,
+  ): void {
+    const at = slot * FRAGMENT_BYTES;
+    const { view, bytes, region } = this.#sent;
+    view.setUint8(at, kind);
+    view.setUint8(at + 1, end === body.length ? 1 : 0);
+    view.setUint16(at + 2, this.#creditsToReturn);
+    view.setUint32(at + 4, id);
+    view.setUint32(at + 8, body.length);
+    view.setUint32(at + 12, start);
+    bytes.set(end - start === body.length ? body : body.subarray(start, end), at + HEADER_BYTES);
+    this.#creditsToReturn = 0;
+    this.#unsignalled = (this.#unsignalled + 1) % SIGNAL_EVERY;
+    const flags = this.#unsignalled === 0 ? SendFlag.SIGNALED : SendFlag.NONE;
+    this.#sends.prepare(slot, WorkRequestId.send(slot), Opcode.SEND, flags)
+      .buffer(slot, region.address + at, HEADER_BYTES + end - start, region.lkey);
+  }
+
+  #post(count: number): void {
+    this.#options.queuePair.postSend(this.#sends, this.#nextSlot, count);
+    this.#nextSlot = (this.#nextSlot + count) % MESSAGE_SENDS;
+    this.#freeSlots -= count;
+    this.#credits -= count;
+  }
+}
+
+const nothing = new Uint8Array(0);

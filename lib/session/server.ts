@@ -1,0 +1,42 @@
+import { logger } from "../telemetry/log.ts";
+import type { TlsListener } from "../tls/connection.ts";
+import { type ServerContext, ServerSession } from "./server_session.ts";
+
+const log = logger("server");
+
+/** Accepts clients and keeps their sessions, until it is told to stop. */
+export class Server {
+  readonly #sessions = new Map<ServerSession, Promise<void>>();
+
+  constructor(
+    private readonly listener: TlsListener,
+    private readonly context: ServerContext,
+  ) {}
+
+  /** Runs until the signal aborts; then accepts no more, lets sessions finish, and ends them. */
+  async run(signal: AbortSignal): Promise<void> {
+    const accepting = this.#accept();
+    if (!signal.aborted) {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    }
+    this.listener.close();
+    await accepting;
+    await this.#drain();
+  }
+
+  async #accept(): Promise<void> {
+    for await (const incoming of this.listener) {
+      const session = new ServerSession(this.context, incoming);
+      this.#sessions.set(session, session.run().finally(() => this.#sessions.delete(session)));
+    }
+  }
+
+  async #drain(): Promise<void> {
+    const running = [...this.#sessions];
+    log.info("stopping", { sessions: running.length });
+    const { drainSeconds } = this.context.limits;
+    await Promise.all(running.map(([session]) => session.stop(drainSeconds)));
+    await Promise.all(running.map(([, ended]) => ended));
+    log.info("stopped", {});
+  }
+}

@@ -1,0 +1,190 @@
+import { ServerExchange } from "../control/exchange.ts";
+import type { Connect, Hello, Service, Welcome } from "../control/messages.ts";
+import { errorText, RefusedError, VerbsealError } from "../errors.ts";
+import type { PsnSource } from "../security/psn.ts";
+import { logger } from "../telemetry/log.ts";
+import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
+import type { Admission } from "./admission.ts";
+import { ControlConnection } from "./control_connection.ts";
+import { ControlLoop } from "./control_loop.ts";
+import type { DataPath, DataPathOptions, PortChoice } from "./data_path.ts";
+import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
+import type { Limits } from "./limits.ts";
+
+const log = logger("session");
+
+/** What all sessions of a server share. */
+export interface ServerContext {
+  readonly limits: Limits;
+  readonly admission: Admission;
+  readonly psns: PsnSource;
+  readonly services: readonly Service[];
+  /** Ways to bring a queue pair up that this server offers. */
+  readonly connectQueuePair: Partial<Record<Connect, ConnectQueuePair>>;
+  /** The port for a client that reached this address of ours. */
+  readonly selectPort: (localAddress: string) => PortChoice;
+  readonly openDataPath: (options: DataPathOptions) => DataPath;
+}
+
+/** One client's session, from its TCP connection to the last log line. */
+export class ServerSession {
+  readonly #context: ServerContext;
+  readonly #incoming: IncomingConnection;
+  readonly #admitted = new DisposableStack();
+  #connection: ControlConnection | undefined;
+  #loop: ControlLoop | undefined;
+  #dataPath: DataPath | undefined;
+  #link: Disposable | undefined;
+  #stopping: (() => void) | undefined;
+  #stopped = false;
+
+  constructor(context: ServerContext, incoming: IncomingConnection) {
+    this.#context = context;
+    this.#incoming = incoming;
+  }
+
+  /** Serves the client. Never throws: whatever happens ends in one log line. */
+  async run(): Promise<void> {
+    const peer = endpointText(this.#incoming.peerAddress);
+    const started = performance.now();
+    let agreed: Established | undefined;
+    const ended = (outcome: Record<string, unknown>) => ({
+      peer,
+      ...(agreed ? { session: agreed.session } : {}),
+      ...outcome,
+      seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
+    });
+    try {
+      agreed = await this.#establish();
+      const { session, local, remote } = agreed;
+      log.info("session established", {
+        session,
+        peer,
+        qpn: local.qpn,
+        psn: hex24(local.psn),
+        gid: local.gid,
+        peerQpn: remote.qpn,
+        peerPsn: hex24(remote.psn),
+        peerGid: remote.gid,
+        mtu: agreed.path.mtu,
+      });
+      log.info("session ended", ended({ reason: await this.#serve() }));
+    } catch (error) {
+      const code = error instanceof VerbsealError ? error.code : "internal";
+      log.warning("session ended", ended({ reason: code, detail: errorText(error) }));
+      await this.#connection?.sendLast(errorMessage(error));
+    } finally {
+      await this.#end();
+    }
+  }
+
+  /** Ends the session once its requests are answered, or after `seconds`. */
+  async stop(seconds: number): Promise<void> {
+    this.#stopped = true;
+    const timeout = Promise.withResolvers<void>();
+    const timer = setTimeout(timeout.resolve, seconds * 1000);
+    await Promise.race([this.#loop?.worked(), timeout.promise]);
+    clearTimeout(timer);
+    await this.#connection?.sendLast({ name: "BYE", body: {} });
+    this.#stopping?.();
+    if (!this.#loop) this.#incoming.abort();
+  }
+
+  async #establish(): Promise<Established> {
+    const { handshakeSeconds } = this.#context.limits;
+    using _place = this.#context.admission.connection(this.#incoming.peerAddress.hostname);
+    const tls = await this.#incoming.handshake(handshakeSeconds);
+    const connection = new ControlConnection(tls);
+    this.#connection = connection;
+    const deadline = setTimeout(() => connection.abort(), handshakeSeconds * 1000);
+    try {
+      const { agreed, dataPath, link } = await establish({
+        exchange: new ServerExchange(),
+        connection,
+        psns: this.#context.psns,
+        admit: (hello) => this.#admit(hello),
+        openDataPath: (welcome) => this.#openDataPath(tls, welcome),
+        connectQueuePair: ({ choices }) => this.#context.connectQueuePair[choices.connect]!,
+      });
+      this.#dataPath = dataPath;
+      this.#link = link;
+      return agreed;
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+
+  #admit({ offers }: Hello): Pick<Welcome, "choices" | "limits"> {
+    const { limits, services, connectQueuePair, admission } = this.#context;
+    const connect = offers.connect.find((way) => connectQueuePair[way]);
+    if (!connect) {
+      throw new RefusedError(
+        "connect",
+        `this server connects queue pairs by ${Object.keys(connectQueuePair).join(" or ")} only`,
+      );
+    }
+    if (!offers.seal.includes("off")) {
+      throw new RefusedError("seal", "this server cannot seal what RDMA carries");
+    }
+    if (!offers.providers.includes("verbs")) {
+      throw new RefusedError("provider", "this server uses an RDMA device");
+    }
+    const common = services.filter((service) => offers.services.includes(service));
+    if (common.length === 0) {
+      throw new RefusedError("service", `this server offers ${services.join(", ")} only`);
+    }
+    this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname));
+    return {
+      choices: { provider: "verbs", connect, seal: "off", services: common },
+      limits: {
+        messageBytes: limits.messageBytes,
+        registeredBytes: limits.lentBytes,
+        idleSeconds: limits.idleSeconds,
+      },
+    };
+  }
+
+  #openDataPath(tls: TlsConnection, welcome: Welcome): DataPath {
+    return this.#context.openDataPath({
+      port: this.#context.selectPort(tls.localAddress.hostname),
+      side: "server",
+      messageBytes: welcome.limits.messageBytes,
+      services: welcome.choices.services,
+    });
+  }
+
+  /** Serves requests until the session ends; returns why, or throws. */
+  async #serve(): Promise<string> {
+    const dataPath = this.#dataPath!;
+    this.#loop = new ControlLoop({
+      connection: this.#connection!,
+      idleSeconds: this.#context.limits.idleSeconds,
+      onRequest: (service, body) => dataPath.request(service, body),
+    });
+    const stopping = new Promise<string>((resolve) => this.#stopping = () => resolve("shutdown"));
+    if (this.#stopped) return "shutdown";
+    return await Promise.race([
+      this.#loop.run(),
+      dataPath.failure.then((error) => Promise.reject(error)),
+      stopping,
+    ]);
+  }
+
+  async #end(): Promise<void> {
+    const closing = this.#connection?.close();
+    const final = await this.#dataPath?.close().catch((error) => {
+      log.error("resources of a session could not be freed", { error: errorText(error) });
+      return undefined;
+    });
+    if (final) this.#context.psns.retire(final.qpn, final.sqPsn);
+    this.#link?.[Symbol.dispose]();
+    await closing;
+    this.#incoming.abort();
+    this.#admitted.dispose();
+  }
+}
+
+/** A PSN as tools print it. */
+function hex24(psn: number): string {
+  return `0x${psn.toString(16).padStart(6, "0")}`;
+}

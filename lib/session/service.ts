@@ -1,0 +1,67 @@
+import type { Memory } from "../../ffi/memory.ts";
+import type { Service } from "../control/messages.ts";
+import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
+import type { Opcode } from "../rdma/work_request.ts";
+
+/** Kinds of the messages on a queue pair, by number on the wire. 0 returns credits. */
+export const MessageKind = {
+  PROOF: 1,
+  ECHO: 16,
+  REVERSE: 17,
+  TIME: 18,
+  ANSWER: 19,
+  FILE_BUFFER_FREE: 32,
+  FILE_CHUNK: 33,
+  FILE_END: 34,
+  FILE_ABORT: 35,
+} as const;
+
+export type MessageKind = typeof MessageKind[keyof typeof MessageKind];
+
+/** A range of registered memory. */
+export interface RemoteBuffer {
+  readonly address: number;
+  readonly rkey: number;
+}
+
+/** What a session's data path offers to what runs on it. */
+export interface ServiceAccess {
+  /** Sends a message; the body may be changed when it returns. */
+  send(kind: MessageKind, id: number, body: Uint8Array): void;
+  /** Registers memory for as long as the region is not disposed, and not longer than the session. */
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset?: number,
+    length?: number,
+  ): MemoryRegion;
+  /**
+   * One READ or WRITE; resolves when it has completed.
+   *
+   * @throws WorkCompletionError when it failed, which ends the session too
+   */
+  transfer(
+    opcode: typeof Opcode.READ | typeof Opcode.WRITE,
+    local: MemoryRegion,
+    localOffset: number,
+    length: number,
+    remote: RemoteBuffer,
+  ): Promise<void>;
+  /** Aborts when the session ends. */
+  readonly signal: AbortSignal;
+}
+
+/** One service of one session. Disposing it resolves when it uses none of its memory any more. */
+export interface SessionService extends AsyncDisposable {
+  /** Takes a message whose kind is one of the service's; the body is valid only until it returns. */
+  message?(kind: MessageKind, id: number, body: Uint8Array): void;
+  /** Answers a REQUEST. Throws to refuse it, which does not end the session. */
+  request?(body: unknown): Promise<unknown>;
+}
+
+/** How a service is begun for a session. */
+export interface ServiceDefinition {
+  readonly name: Service;
+  readonly kinds: readonly MessageKind[];
+  start(access: ServiceAccess): SessionService;
+}

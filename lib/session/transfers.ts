@@ -1,0 +1,63 @@
+import type { MemoryRegion } from "../rdma/memory_region.ts";
+import type { QueuePair } from "../rdma/queue_pair.ts";
+import { type Opcode, SendFlag, SendWorkRequests } from "../rdma/work_request.ts";
+import type { RemoteBuffer } from "./service.ts";
+import { WorkRequestId } from "./work_request_id.ts";
+
+/** READs and WRITEs that a session has outstanding at most. */
+export const TRANSFERS = 16;
+
+/** READs and WRITEs of a session's services: at most {@linkcode TRANSFERS} at once, the others wait in turn. */
+export class Transfers {
+  readonly #requests = new SendWorkRequests(TRANSFERS);
+  readonly #free = Array.from({ length: TRANSFERS }, (_, slot) => slot);
+  readonly #pending = new Map<number, PromiseWithResolvers<void>>();
+  readonly #waiting: PromiseWithResolvers<void>[] = [];
+  #aborted: Error | undefined;
+
+  constructor(private readonly queuePair: QueuePair) {}
+
+  /** Resolves when the transfer has completed; rejects when the session ends before. */
+  async start(
+    opcode: typeof Opcode.READ | typeof Opcode.WRITE,
+    local: MemoryRegion,
+    localOffset: number,
+    length: number,
+    remote: RemoteBuffer,
+  ): Promise<void> {
+    const slot = await this.#takeSlot();
+    const done = Promise.withResolvers<void>();
+    this.#pending.set(slot, done);
+    this.#requests.prepare(slot, WorkRequestId.transfer(slot), opcode, SendFlag.SIGNALED)
+      .buffer(slot, local.address + localOffset, length, local.lkey)
+      .remote(slot, remote.address, remote.rkey);
+    this.queuePair.postSend(this.#requests, slot);
+    await done.promise;
+  }
+
+  completed(slot: number): void {
+    this.#pending.get(slot)?.resolve();
+    this.#pending.delete(slot);
+    this.#free.push(slot);
+    this.#waiting.shift()?.resolve();
+  }
+
+  /** The session ends: all transfers under way and waiting are rejected. */
+  abort(reason: Error): void {
+    this.#aborted = reason;
+    for (const { reject } of [...this.#pending.values(), ...this.#waiting]) reject(reason);
+    this.#pending.clear();
+    this.#waiting.length = 0;
+  }
+
+  async #takeSlot(): Promise<number> {
+    for (;;) {
+      if (this.#aborted) throw this.#aborted;
+      const slot = this.#free.pop();
+      if (slot !== undefined) return slot;
+      const turn = Promise.withResolvers<void>();
+      this.#waiting.push(turn);
+      await turn.promise;
+    }
+  }
+}

@@ -1,0 +1,28 @@
+import type { PlainError } from "../errors.ts";
+import type { DataPath, DataPathOptions } from "./data_path.ts";
+
+/** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
+interface Methods extends Omit<DataPath, "failure"> {
+  open(options: DataPathOptions): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export type Method = keyof Methods;
+export type MethodArguments<M extends Method> = Parameters<Methods[M]>;
+export type MethodResult<M extends Method> = Awaited<ReturnType<Methods[M]>>;
+
+/** One call. `session` is the control thread's number for a data path. */
+export type WorkerCall = {
+  [M in Method]: {
+    readonly call: number;
+    readonly session: number;
+    readonly method: M;
+    readonly args: MethodArguments<M>;
+  };
+}[Method];
+
+/** What a worker says: a call's result or error, or that a data path ended by itself. */
+export type WorkerReport =
+  | { readonly call: number; readonly result: unknown }
+  | { readonly call: number; readonly error: PlainError }
+  | { readonly session: number; readonly failure: PlainError };

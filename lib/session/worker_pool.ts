@@ -1,0 +1,160 @@
+import type { Service } from "../control/messages.ts";
+import { fromPlainError, VerbsealError } from "../errors.ts";
+import { logger } from "../telemetry/log.ts";
+import type {
+  ConnectOrder,
+  DataPath,
+  DataPathOptions,
+  FinalState,
+  LocalQueuePair,
+} from "./data_path.ts";
+import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
+
+const log = logger("workers");
+
+/** One worker thread and what it is asked. */
+class DataWorker {
+  readonly #worker: Worker;
+  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  readonly #failures = new Map<number, (error: VerbsealError) => void>();
+  #lastCall = 0;
+
+  constructor(module: URL, start: unknown, onDeath: (worker: DataWorker) => void) {
+    this.#worker = new Worker(module, { type: "module" });
+    this.#worker.onmessage = ({ data }) => this.#take(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#die(event.message);
+      onDeath(this);
+    };
+    this.#worker.postMessage(start);
+  }
+
+  /** Data paths on this worker. */
+  get load(): number {
+    return this.#failures.size;
+  }
+
+  call<M extends Method>(
+    session: number,
+    method: M,
+    ...args: MethodArguments<M>
+  ): Promise<MethodResult<M>> {
+    const call = ++this.#lastCall;
+    const answer = Promise.withResolvers<unknown>();
+    this.#calls.set(call, answer);
+    this.#worker.postMessage({ call, session, method, args });
+    return answer.promise as Promise<MethodResult<M>>;
+  }
+
+  /** Calls `fail` if the session's data path ends by itself, or the worker does. */
+  watch(session: number, fail: (error: VerbsealError) => void): void {
+    this.#failures.set(session, fail);
+  }
+
+  unwatch(session: number): void {
+    this.#failures.delete(session);
+  }
+
+  async stop(): Promise<void> {
+    await this.call(0, "stop");
+    this.#worker.terminate();
+  }
+
+  #take(report: WorkerReport): void {
+    if ("failure" in report) {
+      this.#failures.get(report.session)?.(fromPlainError(report.failure));
+      return;
+    }
+    const answer = this.#calls.get(report.call);
+    this.#calls.delete(report.call);
+    if ("error" in report) answer?.reject(fromPlainError(report.error));
+    else answer?.resolve(report.result);
+  }
+
+  #die(message: string): void {
+    const error = new VerbsealError("worker_died", `a data worker failed: ${message}`);
+    log.error("a data worker failed; what it held in the kernel is freed when the server ends", {
+      error: message,
+    });
+    for (const { reject } of this.#calls.values()) reject(error);
+    for (const fail of this.#failures.values()) fail(error);
+    this.#calls.clear();
+    this.#failures.clear();
+  }
+}
+
+/** A data path in a worker, as the control thread sees it. */
+class WorkerDataPath implements DataPath {
+  readonly failure: Promise<VerbsealError>;
+  readonly #opened: Promise<void>;
+  #closed: Promise<FinalState | undefined> | undefined;
+
+  constructor(
+    private readonly worker: DataWorker,
+    private readonly session: number,
+    options: DataPathOptions,
+  ) {
+    const failure = Promise.withResolvers<VerbsealError>();
+    this.failure = failure.promise;
+    worker.watch(session, failure.resolve);
+    this.#opened = worker.call(session, "open", options);
+    this.#opened.catch(() => {}); // allocate() reports it
+  }
+
+  async allocate(): Promise<LocalQueuePair> {
+    await this.#opened;
+    return await this.worker.call(this.session, "allocate");
+  }
+
+  connect(order: ConnectOrder): Promise<void> {
+    return this.worker.call(this.session, "connect", order);
+  }
+
+  prove(own: Uint8Array, expected: Uint8Array): Promise<void> {
+    return this.worker.call(this.session, "prove", own, expected);
+  }
+
+  request(service: Service, body: unknown): Promise<unknown> {
+    return this.worker.call(this.session, "request", service, body);
+  }
+
+  close(): Promise<FinalState | undefined> {
+    return this.#closed ??= this.worker.call(this.session, "close")
+      .finally(() => this.worker.unwatch(this.session));
+  }
+}
+
+/** The data workers of a server. Each session is pinned to the one with the fewest. */
+export class WorkerPool implements AsyncDisposable {
+  readonly #workers: DataWorker[];
+  #lastSession = 0;
+
+  /**
+   * @param module of the workers
+   * @param count at least 1
+   * @param start the first message to each
+   */
+  constructor(
+    private readonly module: URL,
+    count: number,
+    private readonly start: unknown,
+  ) {
+    this.#workers = Array.from({ length: count }, () => this.#startWorker());
+  }
+
+  openDataPath(options: DataPathOptions): DataPath {
+    const worker = this.#workers.reduce((least, next) => next.load < least.load ? next : least);
+    return new WorkerDataPath(worker, ++this.#lastSession, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#workers.map((worker) => worker.stop()));
+  }
+
+  #startWorker(): DataWorker {
+    return new DataWorker(this.module, this.start, (dead) => {
+      this.#workers[this.#workers.indexOf(dead)] = this.#startWorker();
+    });
+  }
+}
