@@ -49,6 +49,9 @@ export function createProgram(): Command {
     .configureOutput({
       writeOut: (text) => writeText(Deno.stdout, text),
       writeErr: (text) => writeText(Deno.stderr, text),
+      // The help has no colours; to find out whether it may would need leave to read variables.
+      getOutHasColors: () => false,
+      getErrHasColors: () => false,
     })
     .exitOverride()
     .hook("preAction", (_program, command) => configureLogging(logSettingsOf(command)));
