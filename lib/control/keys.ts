@@ -50,7 +50,9 @@ export class KeySchedule implements Disposable {
     numbers.setUint32(0, context.clientQpn);
     numbers.setUint32(4, context.serverQpn);
     return new Uint8Array(
-      createHmac("sha256", this.key(purpose, direction, context)).update(numbers).digest(),
+      createHmac("sha256", this.key(purpose, direction, context)).update(
+        new Uint8Array(numbers.buffer),
+      ).digest(),
     );
   }
 

@@ -269,7 +269,7 @@ export class LocalDataPath implements DataPath, ServiceAccess {
     const { queuePair, transfers, stack } = resources;
     const { sqPsn } = queuePair.query();
     // Work requests end before the memory that they refer to.
-    queuePair.modify({ state: "ERR" });
+    if (queuePair.state !== "RESET") queuePair.modify({ state: "ERR" });
     transfers.abort(this.signal.reason);
     await Promise.allSettled(
       [...this.#services.values()].map((service) => service[Symbol.asyncDispose]()),

@@ -1,0 +1,270 @@
+import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import {
+  ClientExchange,
+  type RandomBytes,
+  ServerExchange,
+  type Step,
+} from "../../lib/control/exchange.ts";
+import { type FrameName, FrameType, makeFrame } from "../../lib/control/frame.ts";
+import {
+  decode,
+  encode,
+  type Message,
+  type QueuePairNumbers,
+  type Welcome,
+} from "../../lib/control/messages.ts";
+import { ProtocolError, RefusedError } from "../../lib/errors.ts";
+
+const hello = {
+  offers: {
+    providers: ["verbs" as const],
+    connect: ["tls" as const],
+    seal: ["off" as const],
+    services: ["messages" as const],
+  },
+  agent: "test",
+};
+
+const conditions: Pick<Welcome, "choices" | "limits"> = {
+  choices: { provider: "verbs", connect: "tls", seal: "off", services: ["messages"] },
+  limits: { messageBytes: 65536, registeredBytes: 65536, idleSeconds: 30 },
+};
+
+function numbers(qpn: number, psn: number): QueuePairNumbers {
+  return {
+    epoch: 0,
+    qpn,
+    psn,
+    gid: "::ffff:10.9.0.1",
+    gidType: "RoCE v2",
+    lid: 0,
+    mtu: 4096,
+    maxRdAtomic: 16,
+    maxDestRdAtomic: 4,
+    receives: 32,
+  };
+}
+
+const clientNumbers: QueuePairNumbers = { ...numbers(17, 0x123456), mtu: 1024 };
+const serverNumbers: QueuePairNumbers = { ...numbers(18, 0xabcdef), maxRdAtomic: 2 };
+
+/** Random bytes that are the same in each run. */
+function counter(seed: number): RandomBytes {
+  return (length) => new Uint8Array(length).map(() => seed++);
+}
+
+type Side = ClientExchange | ServerExchange;
+
+/** Runs both sides against each other and returns what each was asked to do. */
+function converse(client: ClientExchange, server: ServerExchange): { [side: string]: Step[] } {
+  const done = { client: [] as Step[], server: [] as Step[] };
+  const queue: [Side, Step][] = client.start().map((step) => [client, step]);
+  const later = (side: Side, steps: Step[]) =>
+    queue.push(...steps.map((s): [Side, Step] => [side, s]));
+  for (let next = queue.shift(); next; next = queue.shift()) {
+    const [side, step] = next;
+    const other = side === client ? server : client;
+    (side === client ? done.client : done.server).push(step);
+    if (step.do === "send") later(other, other.receive(step.frame));
+    else if (step.do === "admit") later(server, server.admitted(conditions));
+    else if (step.do === "allocate") {
+      later(side, side.allocated(side === client ? clientNumbers : serverNumbers));
+    } else if (step.do === "connect") later(side, side.connected());
+    else if (step.do === "prove") later(side, side.proved());
+  }
+  return done;
+}
+
+function step<K extends Step["do"]>(steps: Step[], name: K): Step & { do: K } {
+  return steps.find((candidate) => candidate.do === name) as Step & { do: K };
+}
+
+Deno.test("the exchange goes through its steps in the order of the diagram", () => {
+  const client = new ClientExchange(hello);
+  const server = new ServerExchange();
+  const done = converse(client, server);
+  const names = (steps: Step[]) =>
+    steps.map((s) => s.do === "send" ? decode(s.frame).name : s.do).join(" ");
+  assertEquals(names(done.client!), "HELLO SECRET allocate QP connect READY prove established");
+  assertEquals(
+    names(done.server!),
+    "admit WELCOME SECRET allocate QP connect READY prove established",
+  );
+  assertEquals([client.state, server.state], ["ESTABLISHED", "ESTABLISHED"]);
+});
+
+Deno.test("both sides connect with exactly the numbers of the other, and the smaller of the limits", () => {
+  const done = converse(new ClientExchange(hello), new ServerExchange());
+  const client = step(done.client!, "connect");
+  const server = step(done.server!, "connect");
+  assertEquals([client.local, client.remote], [clientNumbers, serverNumbers]);
+  assertEquals([server.local, server.remote], [serverNumbers, clientNumbers]);
+  assertEquals(client.path, { mtu: 1024, maxRdAtomic: 4, maxDestRdAtomic: 2 });
+  assertEquals(server.path, { mtu: 1024, maxRdAtomic: 2, maxDestRdAtomic: 4 });
+});
+
+Deno.test("each side expects the proof that the other sends, and the two differ", () => {
+  const done = converse(new ClientExchange(hello), new ServerExchange());
+  const client = step(done.client!, "prove");
+  const server = step(done.server!, "prove");
+  assertEquals(client.own, server.expected);
+  assertEquals(server.own, client.expected);
+  assertNotEquals(client.own, client.expected);
+  assertEquals(step(done.client!, "connect").cmToken, step(done.server!, "connect").cmToken);
+});
+
+Deno.test("proofs depend on both secrets and on the transcript", () => {
+  const proof = (clientSeed: number, serverSeed: number, agent: string) =>
+    step(
+      converse(
+        new ClientExchange({ ...hello, agent }, counter(clientSeed)),
+        new ServerExchange(counter(serverSeed)),
+      ).client!,
+      "prove",
+    ).own.join();
+  assertEquals(proof(1, 2, "a"), proof(1, 2, "a"));
+  assertEquals(
+    new Set([proof(1, 2, "a"), proof(3, 2, "a"), proof(1, 3, "a"), proof(1, 2, "b")]).size,
+    4,
+  );
+});
+
+Deno.test("secrets are wiped once the keys are derived", () => {
+  const secrets: Uint8Array[] = [];
+  const keep: RandomBytes = (length) => {
+    const bytes = crypto.getRandomValues(new Uint8Array(length));
+    secrets.push(bytes);
+    return bytes;
+  };
+  converse(new ClientExchange(hello, keep), new ServerExchange());
+  assert(secrets[0]!.every((byte) => byte === 0), "the first random bytes are the secret");
+});
+
+/** The server up to a state, and the client that brought it there. */
+function serverIn(state: string): ServerExchange {
+  const server = new ServerExchange();
+  const client = new ClientExchange(hello);
+  const queue: [Side, Step][] = client.start().map((s) => [client, s]);
+  for (let next = queue.shift(); next && server.state !== state; next = queue.shift()) {
+    const [side, s] = next;
+    const other: Side = side === client ? server : client;
+    const later = (target: Side, steps: Step[]) =>
+      queue.push(...steps.map((made): [Side, Step] => [target, made]));
+    if (s.do === "send") later(other, other.receive(s.frame));
+    if (s.do === "admit") later(server, server.admitted(conditions));
+    if (s.do === "allocate") {
+      later(side, side.allocated(side === client ? clientNumbers : serverNumbers));
+    }
+    if (s.do === "connect") later(side, side.connected());
+  }
+  assertEquals(server.state, state);
+  return server;
+}
+
+const valid: Record<string, Message> = {
+  HELLO: { name: "HELLO", body: { version: 1, nonce: btoa("n".repeat(32)), ...hello } },
+  SECRET: { name: "SECRET", body: new Uint8Array(32) },
+  QP: { name: "QP", body: clientNumbers },
+  READY: { name: "READY", body: { epoch: 0 } },
+  PING: { name: "PING", body: { id: 1 } },
+  PONG: { name: "PONG", body: { id: 1 } },
+  REQUEST: { name: "REQUEST", body: { id: 1, service: "files", body: {} } },
+  REPLY: { name: "REPLY", body: { id: 1 } },
+  REQUEUE: { name: "REQUEUE", body: { epoch: 1, reason: "" } },
+  BYE: { name: "BYE", body: {} },
+};
+
+const turns = {
+  AWAIT_HELLO: "HELLO",
+  AWAIT_SECRET: "SECRET",
+  AWAIT_QP: "QP",
+  AWAIT_READY: "READY",
+};
+
+for (const [state, expected] of Object.entries(turns)) {
+  Deno.test(`a server in ${state} takes ${expected} and refuses every other message`, () => {
+    for (const [name, message] of Object.entries(valid)) {
+      const server = serverIn(state);
+      if (name === expected) server.receive(encode(message));
+      else {
+        const error = assertThrows(() => server.receive(encode(message)), ProtocolError);
+        assertEquals([error.code, server.state], ["out_of_turn", state]);
+      }
+    }
+  });
+}
+
+Deno.test("an ERROR ends the exchange in any state, with its reason", () => {
+  for (const state of Object.keys(turns)) {
+    const error = assertThrows(
+      () =>
+        serverIn(state).receive(encode({ name: "ERROR", body: { code: "full", text: "no room" } })),
+      RefusedError,
+      "no room",
+    );
+    assertEquals(error.code, "full");
+  }
+});
+
+Deno.test("a server cannot choose what the client did not offer", () => {
+  const client = new ClientExchange(hello);
+  client.start();
+  const welcome: Welcome = {
+    version: 1,
+    session: "A".repeat(22),
+    nonce: btoa("n".repeat(32)),
+    ...conditions,
+    choices: { ...conditions.choices, connect: "cm" },
+  };
+  assertThrows(
+    () => client.receive(encode({ name: "WELCOME", body: welcome })),
+    ProtocolError,
+    "offered",
+  );
+});
+
+Deno.test("QP messages with numbers out of range are refused by field", () => {
+  const wrong: [string, Record<string, unknown>][] = [
+    ["psn", { psn: 2 ** 24 }],
+    ["psn", { psn: -1 }],
+    ["psn", { psn: 1.5 }],
+    ["qpn", { qpn: 2 ** 24 }],
+    ["qpn", { qpn: 1 }],
+    ["gid", { gid: "10.0.0.1" }],
+    ["gid", { gid: "fe80::1%eth0" }],
+    ["mtu", { mtu: 1500 }],
+    ["receives", { receives: 0 }],
+    ["lid", { lid: 65536 }],
+    ["extra", { extra: 1 }],
+  ];
+  for (const [field, change] of wrong) {
+    const body = new TextEncoder().encode(JSON.stringify({ ...clientNumbers, ...change }));
+    const error = assertThrows(
+      () => serverIn("AWAIT_QP").receive(makeFrame("QP", body)),
+      ProtocolError,
+    );
+    assertEquals(error.code, "schema");
+    assert(error.message.includes(field), error.message);
+  }
+});
+
+Deno.test("whatever bytes a frame carries, the exchange ends with a named error or goes on", () => {
+  const names = Object.keys(FrameType) as FrameName[];
+  fc.assert(fc.property(
+    fc.constantFrom(...Object.keys(turns)),
+    fc.constantFrom(...names),
+    fc.oneof(
+      fc.uint8Array({ maxLength: 200 }),
+      fc.json().map((text) => new TextEncoder().encode(text)),
+    ),
+    (state, name, body) => {
+      const server = serverIn(state);
+      try {
+        server.receive(makeFrame(name, body));
+      } catch (error) {
+        assert(error instanceof ProtocolError || error instanceof RefusedError, String(error));
+      }
+    },
+  ));
+});
