@@ -69,3 +69,7 @@ declare module "cli-progress" {
     stop(): void;
   }
 }
+
+declare module "@std/streams/text-line-stream" {
+  export class TextLineStream extends TransformStream<string, string> {}
+}

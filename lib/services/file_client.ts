@@ -107,16 +107,18 @@ export class FileClient implements ServiceDefinition, SessionService {
     using file = directory.openFile(basename(local));
     using window = new Window(access, ["REMOTE_READ"]);
     const unconfirmed: number[] = [];
-    const source = new ChunkSource(file, window.memory, BUFFER_BYTES, async (chunk) => {
+    const source = new ChunkSource(file, window.memory, BUFFER_BYTES, (chunk) => {
       unconfirmed.push(chunk.offset + chunk.length);
       access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
-      await Promise.resolve();
+      return Promise.resolve();
     });
     let granted = 0;
+    const begun = Promise.withResolvers<void>();
     this.#current = {
       id: transfer,
       message: (kind, body) => {
         if (kind !== MessageKind.FILE_BUFFER_FREE) throw outOfTurn(kind);
+        begun.resolve();
         source.bufferFree(decodeBuffer(body, BUFFERS));
         // The first ones only begin; each later one confirms a chunk.
         if (++granted > BUFFERS) progress(unconfirmed.shift()!, file.size);
@@ -129,7 +131,12 @@ export class FileClient implements ServiceDefinition, SessionService {
       size: String(file.size),
       window: window.description,
     });
-    reply.catch((error) => source.abort(error));
+    reply.catch((error) => {
+      source.abort(error);
+      begun.reject(error);
+    });
+    // Messages may be faster than the REQUEST: the server must have begun, also for an empty file.
+    await begun.promise;
     access.signal.addEventListener("abort", () => source.abort(access.signal.reason));
     const moved = await source.run().catch((error) => {
       if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));

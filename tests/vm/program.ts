@@ -1,0 +1,226 @@
+/** The compiled program, run as its users run it. */
+import { TextLineStream } from "@std/streams/text-line-stream";
+import { join } from "node:path";
+
+/** Address of the guest's RDMA port. */
+export const guestAddress = "10.9.0.1";
+
+const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
+
+/** How a run of the program ended. */
+export interface Run {
+  readonly status: number;
+  readonly stdout: Uint8Array;
+  readonly stderr: string;
+  /** Lines of standard output, of runs with `--json`. */
+  readonly records: Record<string, unknown>[];
+}
+
+/** Runs the program to its end. */
+export async function run(
+  args: readonly string[],
+  options: { stdin?: Uint8Array; cwd?: string; environment?: Record<string, string> } = {},
+): Promise<Run> {
+  const child = new Deno.Command(executable, {
+    args: [...args],
+    stdin: options.stdin ? "piped" : "null",
+    stdout: "piped",
+    stderr: "piped",
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.environment === undefined ? {} : { env: options.environment }),
+  }).spawn();
+  if (options.stdin) {
+    const writer = child.stdin.getWriter();
+    // A program that ends early reads no more.
+    await writer.write(options.stdin).then(() => writer.close(), () => {});
+  }
+  const { code, stdout, stderr } = await child.output();
+  return {
+    status: code,
+    stdout,
+    stderr: new TextDecoder().decode(stderr),
+    records: args.includes("--json") ? recordsOf(new TextDecoder().decode(stdout)) : [],
+  };
+}
+
+function recordsOf(text: string): Record<string, unknown>[] {
+  return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
+}
+
+/** A directory with certificates for the guest, and room for files; gone when disposed. */
+export class Workspace implements AsyncDisposable {
+  private constructor(readonly path: string) {}
+
+  static async create(...hosts: string[]): Promise<Workspace> {
+    const path = await Deno.makeTempDir({ prefix: "verbseal-" });
+    const names = [guestAddress, ...hosts].flatMap((host) => ["--host", host]);
+    const { status, stderr } = await run(["certs", "init", ...names], { cwd: path });
+    if (status !== 0) throw new Error(stderr);
+    await Deno.mkdir(join(path, "root"));
+    return new Workspace(path);
+  }
+
+  /** Directory that servers serve. */
+  get root(): string {
+    return join(this.path, "root");
+  }
+
+  file(name: string): string {
+    return join(this.path, name);
+  }
+
+  /** Runs `verbseal client COMMAND HOST ARGS… --json`, trusting this workspace's authority. */
+  client(
+    server: RunningServer,
+    command: string,
+    args: readonly string[] = [],
+    options: { stdin?: Uint8Array } = {},
+  ): Promise<Run> {
+    const target = `${guestAddress}:${server.port}`;
+    return run(
+      ["client", command, target, ...args, "--ca", this.file("certs/ca.pem"), "--json"],
+      { cwd: this.path, ...options },
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+/** A line of a server's log, with `--log-format json`. */
+export type LogLine = Record<string, unknown> & { readonly message: string };
+
+/** A server of the compiled program, with its log. Disposing it ends it. */
+export class RunningServer implements AsyncDisposable {
+  readonly log: LogLine[] = [];
+  readonly #child: Deno.ChildProcess;
+  readonly #waiting = new Set<() => void>();
+  #port = 0;
+  #reading: Promise<unknown> = Promise.resolve();
+
+  private constructor(child: Deno.ChildProcess) {
+    this.#child = child;
+  }
+
+  /** Starts a server on a port that the system chooses, and waits until it listens. */
+  static async start(
+    workspace: Workspace,
+    args: readonly string[] = [],
+    environment: Record<string, string> = {},
+  ): Promise<RunningServer> {
+    const options = ["--port", "0", "--root", workspace.root, "--log-format", "json", "--json"];
+    const child = new Deno.Command(executable, {
+      args: ["server", ...options, ...args],
+      cwd: workspace.path,
+      env: environment,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const server = new RunningServer(child);
+    await server.#watch();
+    return server;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** The first line of the log, from now or before, that is as wanted. */
+  async logged(wanted: (line: LogLine) => boolean): Promise<LogLine> {
+    for (;;) {
+      const line = this.log.find(wanted);
+      if (line) return line;
+      const more = Promise.withResolvers<void>();
+      this.#waiting.add(more.resolve);
+      await more.promise;
+    }
+  }
+
+  /** Sends a signal and gives the exit status. */
+  async stop(signal: Deno.Signal = "SIGTERM"): Promise<number> {
+    this.#child.kill(signal);
+    const { code } = await this.#child.status;
+    await this.#reading;
+    return code;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // it has ended already
+    }
+    await this.#child.status;
+    await this.#reading;
+  }
+
+  async #watch(): Promise<void> {
+    const listening = Promise.withResolvers<void>();
+    const records = eachLine(this.#child.stdout, (line) => {
+      const { listening: facts } = JSON.parse(line);
+      if (facts) this.#port = facts.address.port;
+      listening.resolve();
+    });
+    const log = eachLine(this.#child.stderr, (line) => {
+      this.log.push(line.startsWith("{") ? JSON.parse(line) : { message: line });
+      for (const resolve of this.#waiting) resolve();
+      this.#waiting.clear();
+    });
+    this.#reading = Promise.all([records, log]);
+    await Promise.race([
+      listening.promise,
+      this.#reading.then(() => {
+        throw new Error(`the server ended: ${JSON.stringify(this.log)}`);
+      }),
+    ]);
+  }
+}
+
+async function eachLine(
+  stream: ReadableStream<Uint8Array>,
+  take: (line: string) => void,
+): Promise<void> {
+  const lines = stream.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
+  for await (const line of lines) take(line);
+}
+
+/** What the kernel holds of the guest's RDMA device: numbers of pd, cq, qp, mr, cm_id, ctx. */
+export async function rdmaResources(): Promise<Record<string, number>> {
+  const { stdout } = await new Deno.Command("rdma", { args: ["resource", "show"] }).output();
+  const counts = new TextDecoder().decode(stdout).matchAll(/(\w+) (\d+)/g);
+  return Object.fromEntries([...counts].map(([, name, count]) => [name, Number(count)]));
+}
+
+/** Waits until `look` gives true; for facts of the kernel, which tells nobody when they change. */
+export async function eventually(
+  what: string,
+  look: () => boolean | Promise<boolean>,
+  milliseconds: number,
+): Promise<void> {
+  const until = performance.now() + milliseconds;
+  while (!await look()) {
+    if (performance.now() > until) throw new Error(`not within ${milliseconds} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** SHA-256 of a file, as hexadecimal digits. */
+export async function sha256(path: string): Promise<string> {
+  const hash = await crypto.subtle.digest("SHA-256", await Deno.readFile(path));
+  return new Uint8Array(hash).toHex();
+}
+
+/** Writes a file of so many random bytes. */
+export async function randomFile(path: string, bytes: number): Promise<void> {
+  using file = await Deno.open(path, { write: true, create: true, truncate: true });
+  for (let done = 0; done < bytes;) {
+    const part = crypto.getRandomValues(new Uint8Array(Math.min(65536, bytes - done)));
+    done += await file.write(part);
+  }
+}
