@@ -10,6 +10,8 @@ export const PACKAGES = {
   libraries: LIBRARIES,
   /** C programs that check struct layouts. */
   headers: ["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev"],
+  /** Shells whose completion is tried. */
+  shells: ["zsh", "fish"],
   /** Guests, and the tools that run inside. */
   guest: [
     ...["qemu-system-x86", "busybox-static", "cpio", "kmod", "iproute2"],
@@ -26,6 +28,8 @@ export const PACKAGES = {
 const PROGRAMS: Record<string, string> = {
   "openssl": "openssl",
   "gcc": "gcc",
+  "zsh": "zsh",
+  "fish": "fish",
   "qemu-system-x86": "qemu-system-x86_64",
   "busybox-static": "busybox",
   "cpio": "cpio",
@@ -61,7 +65,7 @@ export async function ensurePackages(
       `run: sudo apt-get update && sudo apt-get ${install.join(" ")}`,
     );
   }
-  console.log(`Installing packages needed ${why}: ${missing.join(" ")}`);
+  console.error(`Installing packages needed ${why}: ${missing.join(" ")}`);
   await aptGet(["update", "-q"]);
   await aptGet(install);
 }

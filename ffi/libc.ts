@@ -2,7 +2,7 @@ import { constants } from "node:os";
 import { library } from "./library.ts";
 import { struct } from "./layout.ts";
 
-/** libc: memory mappings, epoll, files below a directory. Names are C's; `Async` marks a call that runs on a thread of its own. */
+/** libc: memory mappings, epoll, files below a directory, and of sockets what Deno does not offer. Names are C's; `Async` marks a call that runs on a thread of its own. */
 export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
   __errno_location: { parameters: [], result: "pointer" },
   mmap: {
@@ -192,6 +192,49 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  getpeername: {
+    parameters: [
+      "i32", // int sockfd
+      "buffer", // struct sockaddr *addr
+      "buffer", // socklen_t *addrlen
+    ],
+    result: "i32",
+  },
+  getsockname: {
+    parameters: [
+      "i32", // int sockfd
+      "buffer", // struct sockaddr *addr
+      "buffer", // socklen_t *addrlen
+    ],
+    result: "i32",
+  },
+  getsockopt: {
+    parameters: [
+      "i32", // int sockfd
+      "i32", // int level
+      "i32", // int optname
+      "buffer", // void *optval
+      "buffer", // socklen_t *optlen
+    ],
+    result: "i32",
+  },
+  setsockopt: {
+    parameters: [
+      "i32", // int sockfd
+      "i32", // int level
+      "i32", // int optname
+      "buffer", // const void *optval
+      "u32", // socklen_t optlen
+    ],
+    result: "i32",
+  },
+  shutdown: {
+    parameters: [
+      "i32", // int sockfd
+      "i32", // int how
+    ],
+    result: "i32",
+  },
 });
 
 /** struct epoll_event is packed on x86-64 and aligned elsewhere. */
@@ -249,6 +292,12 @@ export const C = {
   S_IFREG: 0o100000,
   SYS_openat2: 437,
   RLIMIT_MEMLOCK: 8,
+  AF_INET6: 10,
+  SOL_SOCKET: 1,
+  SO_KEEPALIVE: 9,
+  IPPROTO_TCP: 6,
+  TCP_NODELAY: 1,
+  SHUT_RDWR: 2,
   RESOLVE_NO_MAGICLINKS: 0x02,
   RESOLVE_NO_SYMLINKS: 0x04,
   RESOLVE_BENEATH: 0x08,

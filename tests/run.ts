@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { compile, EXECUTABLE } from "../.ci/compile.ts";
 import { ensurePackages, PACKAGES } from "../.ci/packages.ts";
 import { errorText, VerbsealError } from "../lib/errors.ts";
-import { failed, judge, lastLines, type Report } from "./report.ts";
+import { failed, judge, type Report } from "./report.ts";
 import { GuestError, runInGuest } from "./vm/guest.ts";
+import { fetchModules } from "./vm/modules.ts";
 
 const root = join(import.meta.dirname ?? ".", "..");
 /** Where reports and full outputs are left, a directory for each part. */
@@ -30,9 +31,9 @@ const executable: Part = { name: "compile", needs: [], why: "", run: makeExecuta
 
 const host: Part = {
   name: "host",
-  needs: [...PACKAGES.libraries, ...PACKAGES.headers],
-  why: "to compare struct layouts with C's",
-  run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/|container\/|bench\/)/),
+  needs: [...PACKAGES.libraries, ...PACKAGES.headers, ...PACKAGES.shells],
+  why: "to compare struct layouts with C's and to try completion in shells",
+  run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/)/),
 };
 
 const guest: Part = {
@@ -53,7 +54,7 @@ const container: Part = {
   name: "container",
   needs: [...PACKAGES.guest, ...PACKAGES.container],
   why: "to build the container image and run it in a guest",
-  run: (directory) => testHere(directory, 900, /^tests\/(vm\/host\/container|container\/)/),
+  run: (directory) => testHere(directory, 900, /^tests\/vm\/host\/container/),
 };
 
 const SELECTIONS: Record<string, Part[]> = {
@@ -90,9 +91,7 @@ async function testHere(directory: string, seconds: number, pattern: RegExp): Pr
 async function testInGuest(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
   const files = await testFiles(pattern);
   if (files.length === 0) return noTests(pattern);
-  // The guest has no network to fetch modules from.
-  const cached = await runDeno(["cache", ...files], 300);
-  if (cached.status !== 0) return failed("modules of the guest's tests", lastLines(cached.output));
+  await fetchModules(...files);
   const options = "-A --no-check --cached-only --junit-path=/results/junit.xml";
   const names = files.map((file) => `'${file}'`).join(" ");
   const { status, output: console } = await runInGuest({

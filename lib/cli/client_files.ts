@@ -13,7 +13,7 @@ import { showProgress } from "./progress.ts";
 /** Adds `put` and `get`. */
 export function addFileCommands(client: Command): void {
   sessionCommand(client, "put")
-    .argument("<local>", "file to copy")
+    .argument("<local-file>", "file to copy")
     .argument("[remote]", "path below the server's root (default: the local file's name)")
     .summary("copy a file to the server")
     .description(
@@ -35,7 +35,7 @@ export function addFileCommands(client: Command): void {
     );
   sessionCommand(client, "get")
     .argument("<remote>", "path below the server's root")
-    .argument("[local]", "where to put it (default: the remote file's name, here)")
+    .argument("[local-file]", "where to put it (default: the remote file's name, here)")
     .summary("copy a file from the server")
     .description(
       "Copy a file from the server, which WRITEs it into this program's buffers. It appears " +

@@ -1,6 +1,5 @@
 import ipaddr from "ipaddr.js";
 import { C, libc } from "../../ffi/libc.ts";
-import { SocketConstant as S, sockets } from "../../ffi/socket.ts";
 
 /** struct sockaddr_storage. */
 const addressLength = 128;
@@ -13,8 +12,8 @@ const addressLength = 128;
  */
 export function descriptorOf(local: Deno.NetAddr, peer?: Deno.NetAddr): number | undefined {
   for (const descriptor of openDescriptors()) {
-    if (!isAt(sockets().getsockname, descriptor, local)) continue;
-    if (isAt(sockets().getpeername, descriptor, peer)) return descriptor;
+    if (!isAt(libc().getsockname, descriptor, local)) continue;
+    if (isAt(libc().getpeername, descriptor, peer)) return descriptor;
   }
   return undefined;
 }
@@ -47,7 +46,7 @@ function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr | undef
   const family = new Uint16Array(address.buffer)[0];
   if (view.getUint16(2) !== expected.port) return false;
   const bytes = ipaddr.parse(expected.hostname).toByteArray();
-  const [at, length] = family === S.AF_INET6 ? [8, 16] : [4, 4];
+  const [at, length] = family === C.AF_INET6 ? [8, 16] : [4, 4];
   return bytes.length === length && bytes.every((byte, index) => address[at + index] === byte);
 }
 
@@ -59,8 +58,8 @@ export function setAcceptedOptions(local: Deno.NetAddr): void {
   const descriptor = descriptorOf(local);
   if (descriptor === undefined) return;
   const on = Int32Array.of(1);
-  sockets().setsockopt(descriptor, S.SOL_SOCKET, S.SO_KEEPALIVE, on, on.byteLength);
-  sockets().setsockopt(descriptor, S.IPPROTO_TCP, S.TCP_NODELAY, on, on.byteLength);
+  libc().setsockopt(descriptor, C.SOL_SOCKET, C.SO_KEEPALIVE, on, on.byteLength);
+  libc().setsockopt(descriptor, C.IPPROTO_TCP, C.TCP_NODELAY, on, on.byteLength);
 }
 
 /**
@@ -69,5 +68,5 @@ export function setAcceptedOptions(local: Deno.NetAddr): void {
  */
 export function shutDown(connection: Deno.Conn<Deno.NetAddr>): void {
   const descriptor = descriptorOf(connection.localAddr, connection.remoteAddr);
-  if (descriptor !== undefined) sockets().shutdown(descriptor, S.SHUT_RDWR);
+  if (descriptor !== undefined) libc().shutdown(descriptor, C.SHUT_RDWR);
 }

@@ -9,6 +9,7 @@ import { ensurePackages } from "../../.ci/packages.ts";
 import { errorText, UsageError, VerbsealError } from "../../lib/errors.ts";
 import { writeText } from "../../lib/telemetry/streams.ts";
 import { runInGuest } from "../vm/guest.ts";
+import { fetchModules } from "../vm/modules.ts";
 import { type Figure, jsonLine, table } from "./figure.ts";
 import { type Bench, benches } from "./registry.ts";
 
@@ -54,7 +55,7 @@ function parse(args: string[]) {
 /** Runs benches in one guest. */
 async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
   await ensurePackages([...new Set(chosen.flatMap(({ needs }) => needs))], { why: "to measure" });
-  await fetchModules();
+  await fetchModules(program, "tests/bench/peer_process.ts");
   const results = await Deno.makeTempDir({ prefix: "verbseal-bench-" });
   try {
     const names = chosen.map(({ name }) => name).join(" ");
@@ -71,18 +72,6 @@ async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
   } finally {
     await Deno.remove(results, { recursive: true });
   }
-}
-
-/** The guest has no network to fetch modules from. */
-async function fetchModules(): Promise<void> {
-  const args = ["cache", "--quiet", program, "tests/bench/peer_process.ts"];
-  const { success } = await new Deno.Command(Deno.execPath(), {
-    args,
-    cwd: root,
-    stdout: "inherit",
-    stderr: "inherit",
-  }).output();
-  if (!success) throw new VerbsealError("bench", "the modules of the benches cannot be fetched");
 }
 
 async function main(): Promise<void> {

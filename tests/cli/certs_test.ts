@@ -1,11 +1,11 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { dial, listen } from "../../lib/tls/deno.ts";
 import { loadServerIdentity, loadTrust } from "../../lib/tls/trust.ts";
-import { sockets } from "../../ffi/socket.ts";
+import { libc } from "../../ffi/libc.ts";
 import { verbseal } from "./run.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
-sockets();
+libc();
 
 Deno.test("certs init makes what a server and a client of another host can talk with", async () => {
   const directory = await Deno.makeTempDir();

@@ -9,11 +9,17 @@ function logAll(worker: boolean): void {
   logger("test").warning("heard", { worker });
 }
 
+/** This file also runs as the worker. */
+const scope = self as unknown as {
+  onmessage: (event: MessageEvent<LogSettings>) => void;
+  postMessage(message: string): void;
+};
+
 if (inWorker) {
-  self.onmessage = ({ data }: MessageEvent<LogSettings>) => {
+  scope.onmessage = ({ data }) => {
     configureLogging(data);
     logAll(true);
-    self.postMessage("done");
+    scope.postMessage("done");
   };
 } else {
   configureLogging(settings);

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { SocketConstant as S, sockets } from "../../ffi/socket.ts";
+import { C, libc } from "../../ffi/libc.ts";
 import { TlsError, VerbsealError } from "../../lib/errors.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { IncomingConnection, TlsConnection } from "../../lib/tls/connection.ts";
@@ -9,7 +9,7 @@ import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "./odd_certificates.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
-sockets();
+libc();
 
 const certificates = await createCertificates({ hosts: ["localhost", "127.0.0.1"], days: 1 });
 const trust = { authorities: [certificates.ca.certificate] };
@@ -164,11 +164,11 @@ Deno.test("accepted sockets send small writes at once and notice a peer that van
   assert(descriptor !== undefined);
   const option = (level: number, name: number) => {
     const value = new Int32Array(1);
-    sockets().getsockopt(descriptor, level, name, value, Uint32Array.of(4));
+    libc().getsockopt(descriptor, level, name, value, Uint32Array.of(4));
     return value[0];
   };
-  assertEquals(option(S.IPPROTO_TCP, S.TCP_NODELAY), 1);
-  assertEquals(option(S.SOL_SOCKET, S.SO_KEEPALIVE), 1);
+  assertEquals(option(C.IPPROTO_TCP, C.TCP_NODELAY), 1);
+  assertEquals(option(C.SOL_SOCKET, C.SO_KEEPALIVE), 1);
   await Promise.all([client.close(), other.close()]);
 });
 
