@@ -105,9 +105,9 @@ export class FileClient implements ServiceDefinition, SessionService {
   ): Promise<Moved> {
     using directory = new Directory(dirname(local), { confined: false });
     using file = directory.openFile(basename(local));
-    using window = new Window(access, ["REMOTE_READ"]);
+    using buffers = new LentBuffers(access, ["REMOTE_READ"]);
     const unconfirmed: number[] = [];
-    const source = new ChunkSource(file, window.memory, BUFFER_BYTES, (chunk) => {
+    const source = new ChunkSource(file, buffers.memory, BUFFER_BYTES, (chunk) => {
       unconfirmed.push(chunk.offset + chunk.length);
       access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
       return Promise.resolve();
@@ -129,7 +129,7 @@ export class FileClient implements ServiceDefinition, SessionService {
       transfer,
       path: remote,
       size: String(file.size),
-      window: window.description,
+      window: buffers.description,
     });
     reply.catch((error) => {
       source.abort(error);
@@ -156,12 +156,12 @@ export class FileClient implements ServiceDefinition, SessionService {
   ): Promise<Moved> {
     using directory = new Directory(dirname(local), { confined: false });
     using target = directory.createFile(basename(local));
-    using window = new Window(access, ["LOCAL_WRITE", "REMOTE_WRITE"]);
+    using buffers = new LentBuffers(access, ["LOCAL_WRITE", "REMOTE_WRITE"]);
     const failed = Promise.withResolvers<never>();
     const complete = Promise.withResolvers<void>();
     const sink = new ChunkSink(
       target.file,
-      window.memory,
+      buffers.memory,
       BUFFER_BYTES,
       () => Promise.resolve(),
       (buffer, written, size) => {
@@ -184,7 +184,7 @@ export class FileClient implements ServiceDefinition, SessionService {
           operation: "get",
           transfer,
           path: remote,
-          window: window.description,
+          window: buffers.description,
         })),
         failed.promise,
       ]);
@@ -203,7 +203,7 @@ export class FileClient implements ServiceDefinition, SessionService {
 }
 
 /** The client's buffers, open to the server in one direction until this is disposed. */
-class Window implements Disposable {
+class LentBuffers implements Disposable {
   readonly memory = new Memory(BUFFERS * BUFFER_BYTES);
   readonly #region;
 
