@@ -5,7 +5,7 @@ import type { Client } from "../services/client.ts";
 import type { Moved } from "../services/chunk_source.ts";
 import type { Progress } from "../services/file_client.ts";
 import type { Endpoint } from "../tls/connection.ts";
-import { sessionCommand, sessionFacts, withSession } from "./client.ts";
+import { sessionCommand, sessionFacts, withSession } from "./session_command.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { showProgress } from "./progress.ts";

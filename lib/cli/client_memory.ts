@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { IntegrityError } from "../errors.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import { readInput, showBytes } from "./bytes.ts";
-import { sessionCommand, sessionFacts, withSession } from "./client.ts";
+import { sessionCommand, sessionFacts, withSession } from "./session_command.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { byteSize } from "./values.ts";

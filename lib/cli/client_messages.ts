@@ -4,7 +4,7 @@ import type { Client } from "../services/client.ts";
 import type { Question } from "../services/messages.ts";
 import { type Endpoint, endpointText } from "../tls/connection.ts";
 import { delay } from "@std/async/delay";
-import { sessionCommand, sessionFacts, withSession } from "./client.ts";
+import { sessionCommand, sessionFacts, withSession } from "./session_command.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { byteSize, duration, wholeNumber } from "./values.ts";
