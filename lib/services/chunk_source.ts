@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import type { Memory } from "../../ffi/memory.ts";
-import { VerbsealError } from "../errors.ts";
+import { ProtocolError, VerbsealError } from "../errors.ts";
 import type { Chunk } from "./file_protocol.ts";
 import type { RegularFile } from "./file_system.ts";
 
@@ -28,8 +28,15 @@ export class ChunkSource {
     private readonly deliver: (chunk: Chunk) => Promise<void>,
   ) {}
 
-  /** The buffer may be filled. */
+  /**
+   * The buffer may be filled.
+   *
+   * @throws ProtocolError when it is free already
+   */
   bufferFree(buffer: number): void {
+    if (this.#free.includes(buffer)) {
+      throw new ProtocolError("buffer", `buffer ${buffer} was given back twice`);
+    }
     this.#free.push(buffer);
     this.#turn?.resolve();
   }

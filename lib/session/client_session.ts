@@ -83,7 +83,7 @@ export class ClientSession implements AsyncDisposable {
       });
       return new ClientSession(connection, establishment);
     } catch (error) {
-      await connection.sendLast(errorMessage(error));
+      connection.sendLast(errorMessage(error));
       await connection.close();
       if (!late) throw error;
       throw new RdmaError(
@@ -108,7 +108,7 @@ export class ClientSession implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#connection.sendLast({ name: "BYE", body: {} });
+    this.#connection.sendLast({ name: "BYE", body: {} }); // closing sends what was written
     const closing = this.#connection.close();
     await this.#dataPath.close();
     this.#link[Symbol.dispose]();

@@ -18,6 +18,7 @@ export class ControlConnection {
   #arrival = Promise.withResolvers<void>();
   #room = Promise.withResolvers<void>();
   #open = true;
+  #closing = false;
 
   constructor(tls: TlsConnection) {
     this.#tls = tls;
@@ -50,22 +51,31 @@ export class ControlConnection {
     return this.sendFrame(encode(message));
   }
 
-  /** Tells the peer why the connection ends. It may have gone already. */
-  async sendLast(message: Message): Promise<void> {
-    await this.send(message).catch(() => {});
+  /**
+   * Tells the peer why the connection ends. Nobody waits for that, as it may have gone already or
+   * read nothing: {@linkcode close} gives it a moment.
+   */
+  sendLast(message: Message): void {
+    this.send(message).catch(() => {});
   }
 
   /** Closes so that what was sent arrives. */
   async close(): Promise<void> {
-    this.#room.resolve();
+    this.#stopReading();
     await this.#tls.close();
     await this.ended;
   }
 
   /** Closes at once. */
   abort(): void {
-    this.#room.resolve();
+    this.#stopReading();
     this.#tls.abort();
+  }
+
+  /** Nobody takes what still comes: it is passed by until the connection is closed. */
+  #stopReading(): void {
+    this.#closing = true;
+    this.#room.resolve();
   }
 
   async #read(): Promise<VerbsealError | undefined> {
@@ -75,6 +85,7 @@ export class ControlConnection {
       for (;;) {
         const count = await this.#tls.read(chunk);
         if (count === null) break;
+        if (this.#closing) continue;
         this.#frames.push(...decoder.push(chunk.subarray(0, count)));
         this.#arrival.resolve();
         this.#arrival = Promise.withResolvers<void>();

@@ -72,9 +72,11 @@ export class ControlLoop {
     if (this.#ended) throw this.#ended;
     const id = this.#nextId();
     const reply = Promise.withResolvers<unknown>();
+    reply.promise.catch(() => {}); // the session may end before the REQUEST is out
     this.#replies.set(id, reply);
-    await this.#options.connection.send({ name: "REQUEST", body: { id, service, body } });
-    return await reply.promise;
+    const sent = this.#options.connection.send({ name: "REQUEST", body: { id, service, body } });
+    const [answer] = await Promise.all([reply.promise, sent]);
+    return answer;
   }
 
   /** Resolves when all REQUESTs of the peer are answered. */

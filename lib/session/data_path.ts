@@ -74,6 +74,6 @@ export interface DataPath {
   request(service: Service, body: unknown): Promise<unknown>;
   /** Frees everything, exactly once. Undefined when there was no queue pair. */
   close(): Promise<FinalState | undefined>;
-  /** Resolves when the path ended by itself: a failed work request, a broken rule, a dead port. */
+  /** Resolves when the path has ended: by a failed work request, a broken rule, a dead port, or close. */
   readonly failure: Promise<VerbsealError>;
 }

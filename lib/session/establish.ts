@@ -81,6 +81,7 @@ class Driver {
     switch (step.do) {
       case "send":
         await connection.sendFrame(step.frame);
+        if (step.frame.name === "SECRET") step.frame.bytes.fill(0);
         return [];
       case "admit":
         return (exchange as ServerExchange).admitted(this.options.admit!(step.hello));
@@ -94,10 +95,7 @@ class Driver {
         await this.#connect(step);
         return exchange.connected();
       case "prove":
-        await Promise.race([
-          this.dataPath!.prove(step.own, step.expected),
-          this.#interrupted(),
-        ]);
+        await this.#unlessInterrupted(this.dataPath!.prove(step.own, step.expected));
         return exchange.proved();
       case "established":
         return [];
@@ -107,10 +105,13 @@ class Driver {
   async #connect(step: Step & { do: "connect" }): Promise<void> {
     const { local, remote, path, cmToken } = step;
     const connect = this.options.connectQueuePair(this.#welcome!);
-    this.link = await Promise.race([
-      connect(this.dataPath!, { local, remote, path }, cmToken),
-      this.#interrupted(),
-    ]);
+    const connecting = connect(this.dataPath!, { local, remote, path }, cmToken);
+    try {
+      this.link = await this.#unlessInterrupted(connecting);
+    } catch (error) {
+      connecting.then((late) => late[Symbol.dispose](), () => {});
+      throw error;
+    }
     this.#agreed = {
       session: this.#welcome!.session,
       local,
@@ -120,13 +121,18 @@ class Driver {
     };
   }
 
-  /** Rejects when the connection ends: while the queue pair is waited for, nobody reads frames. */
-  async #interrupted(): Promise<never> {
+  /** Awaits work on the queue pair, or the connection's end if that comes first: nobody takes frames meanwhile. */
+  async #unlessInterrupted<T>(work: Promise<T>): Promise<T> {
     const { connection, exchange } = this.options;
-    await connection.ended;
-    const frame = await connection.next();
-    // An ERROR tells more than the end of the connection; receive() throws it.
-    if (frame?.name === "ERROR") exchange.receive(frame);
+    const done = await Promise.race([
+      work.then((value) => ({ value })),
+      connection.ended.then(() => undefined),
+    ]);
+    if (done) return done.value;
+    for (let frame = await connection.next(); frame !== null; frame = await connection.next()) {
+      // An ERROR tells more than the end of the connection; receive() throws it.
+      if (frame.name === "ERROR") exchange.receive(frame);
+    }
     throw await hungUp(connection);
   }
 }

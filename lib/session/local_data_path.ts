@@ -263,20 +263,24 @@ export class LocalDataPath implements DataPath, ServiceAccess {
   }
 
   async #close(): Promise<FinalState | undefined> {
-    this.#ending.abort(new RdmaError("session_ended", "the session has ended"));
+    // Whoever waits for the peer, prove() for one, waits no more.
+    this.#fail(new RdmaError("session_ended", "the session has ended"));
     const resources = this.#resources;
     if (!resources) return undefined;
     const { queuePair, transfers, stack } = resources;
-    const { sqPsn } = queuePair.query();
-    // Work requests end before the memory that they refer to.
-    if (queuePair.state !== "RESET") queuePair.modify({ state: "ERR" });
-    transfers.abort(this.signal.reason);
-    await Promise.allSettled(
-      [...this.#services.values()].map((service) => service[Symbol.asyncDispose]()),
-    );
-    stack.dispose();
-    await this.#pump;
-    return { qpn: queuePair.qpn, sqPsn };
+    try {
+      const { sqPsn } = queuePair.query();
+      // Work requests end before the memory that they refer to.
+      if (queuePair.state !== "RESET") queuePair.modify({ state: "ERR" });
+      return { qpn: queuePair.qpn, sqPsn };
+    } finally {
+      transfers.abort(this.signal.reason);
+      await Promise.allSettled(
+        [...this.#services.values()].map((service) => service[Symbol.asyncDispose]()),
+      );
+      stack.dispose();
+      await this.#pump;
+    }
   }
 }
 

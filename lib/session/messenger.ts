@@ -22,6 +22,9 @@ const SIGNAL_EVERY = 4;
 /** Kind of the messages that only return credits. The others belong to the session and its services. */
 const CREDIT_KIND = 0;
 
+/** Bytes that a waiting message counts for besides its body, as an empty one takes memory too. */
+const WAITING_BYTES = 256;
+
 export interface MessengerOptions {
   readonly protectionDomain: ProtectionDomain;
   readonly queuePair: QueuePair;
@@ -123,7 +126,7 @@ export class Messenger implements Disposable {
     const message: Outgoing = { kind, id, body, sent: 0 };
     if (this.#queue.length === 0 && this.#sendFragments(message)) return;
     this.#queue.push({ ...message, body: body.slice() });
-    this.#queuedBytes += body.length;
+    this.#queuedBytes += body.length + WAITING_BYTES;
   }
 
   /** Resolves when all messages are with the device. */
@@ -149,10 +152,13 @@ export class Messenger implements Disposable {
       throw new ProtocolError("credits", `${this.#credits} credits of ${this.#maxCredits}`);
     }
     const kind = view.getUint8(at);
-    if (kind !== CREDIT_KIND) {
+    if (kind === CREDIT_KIND) {
+      // Never withheld: what waits here waits for the very credits that such messages bring.
+      this.#repost(slot);
+    } else {
       this.#assemble(kind, view, at, bytes.subarray(at + HEADER_BYTES, at + byteLength));
+      this.#release(slot);
     }
-    this.#release(slot);
     this.#flush();
   }
 
@@ -200,6 +206,10 @@ export class Messenger implements Disposable {
       this.#withheld.push(slot);
       return;
     }
+    this.#repost(slot);
+  }
+
+  #repost(slot: number): void {
     this.#options.queuePair.postReceive(this.#receives, slot);
     this.#creditsToReturn += 1;
   }
@@ -209,7 +219,7 @@ export class Messenger implements Disposable {
       const message = this.#queue[0]!;
       if (!this.#sendFragments(message)) break;
       this.#queue.shift();
-      this.#queuedBytes -= message.body.length;
+      this.#queuedBytes -= message.body.length + WAITING_BYTES;
     }
     while (this.#withheld.length > 0 && this.#queuedBytes <= this.#options.maxQueuedBytes) {
       this.#release(this.#withheld.pop()!);

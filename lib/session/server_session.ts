@@ -72,7 +72,8 @@ export class ServerSession {
     } catch (error) {
       const code = error instanceof VerbsealError ? error.code : "internal";
       log.warning("session ended", ended({ reason: code, detail: errorText(error) }));
-      await this.#connection?.sendLast(errorMessage(error));
+      // Not awaited, here and below: a peer that does not read must not keep what it holds.
+      this.#connection?.sendLast(errorMessage(error));
     } finally {
       await this.#end();
     }
@@ -85,7 +86,7 @@ export class ServerSession {
     const timer = setTimeout(timeout.resolve, seconds * 1000);
     await Promise.race([this.#loop?.worked(), timeout.promise]);
     clearTimeout(timer);
-    await this.#connection?.sendLast({ name: "BYE", body: {} });
+    this.#connection?.sendLast({ name: "BYE", body: {} });
     this.#stopping?.();
     if (!this.#loop) this.#incoming.abort();
   }

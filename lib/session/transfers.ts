@@ -26,12 +26,12 @@ export class Transfers {
     remote: RemoteBuffer,
   ): Promise<void> {
     const slot = await this.#takeSlot();
-    const done = Promise.withResolvers<void>();
-    this.#pending.set(slot, done);
     this.#requests.prepare(slot, WorkRequestId.transfer(slot), opcode, SendFlag.SIGNALED)
       .buffer(slot, local.address + localOffset, length, local.lkey)
       .remote(slot, remote.address, remote.rkey);
     this.queuePair.postSend(this.#requests, slot);
+    const done = Promise.withResolvers<void>();
+    this.#pending.set(slot, done);
     await done.promise;
   }
 

@@ -18,6 +18,7 @@ class DataWorker {
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #failures = new Map<number, (error: VerbsealError) => void>();
   #lastCall = 0;
+  #death: VerbsealError | undefined;
 
   constructor(module: URL, start: unknown, onDeath: (worker: DataWorker) => void) {
     this.#worker = new Worker(module, { type: "module" });
@@ -40,6 +41,7 @@ class DataWorker {
     method: M,
     ...args: MethodArguments<M>
   ): Promise<MethodResult<M>> {
+    if (this.#death) return Promise.reject(this.#death);
     const call = ++this.#lastCall;
     const answer = Promise.withResolvers<unknown>();
     this.#calls.set(call, answer);
@@ -74,6 +76,7 @@ class DataWorker {
 
   #die(message: string): void {
     const error = new VerbsealError("worker_died", `a data worker failed: ${message}`);
+    this.#death = error;
     log.error("a data worker failed; what it held in the kernel is freed when the server ends", {
       error: message,
     });
