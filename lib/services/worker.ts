@@ -12,6 +12,9 @@ const scope = self as unknown as {
 /** The first message says which services there are; all others are calls. */
 scope.onmessage = ({ data }: MessageEvent<ServerServices>) => {
   configureLogging(data.log);
-  const host = new WorkerHost(serviceDefinitions(data), (report) => scope.postMessage(report));
+  const host = new WorkerHost(
+    () => serviceDefinitions(data),
+    (report) => scope.postMessage(report),
+  );
   scope.onmessage = ({ data }: MessageEvent<WorkerCall>) => void host.take(data);
 };

@@ -10,10 +10,15 @@ import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
 export class WorkerHost {
   readonly #devices = new Map<string, Device>();
   readonly #paths = new Map<number, LocalDataPath>();
+  #definitions: readonly ServiceDefinition[] | undefined;
 
-  /** @param report sends to the control thread */
+  /**
+   * @param define makes the services, with the first session: what it throws is that session's
+   * error and does not end the worker
+   * @param report sends to the control thread
+   */
   constructor(
-    private readonly definitions: readonly ServiceDefinition[],
+    private readonly define: () => readonly ServiceDefinition[],
     private readonly report: (message: WorkerReport) => void,
   ) {}
 
@@ -51,7 +56,7 @@ export class WorkerHost {
     const path = new LocalDataPath(
       this.#device(options.port.device),
       options,
-      this.definitions,
+      this.#definitions ??= this.define(),
     );
     this.#paths.set(session, path);
     path.failure.then((error) => this.report({ session, failure: toPlainError(error) }));
