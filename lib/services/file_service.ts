@@ -51,7 +51,8 @@ interface Transfer extends AsyncDisposable {
 
 class FileService implements SessionService {
   #current: { readonly id: number; readonly transfer: Transfer } | undefined;
-  #running: Promise<unknown> = Promise.resolve();
+  /** Until the transfer uses none of its memory any more. */
+  #running: Promise<unknown> | undefined;
 
   constructor(private readonly access: ServiceAccess, private readonly root: Directory) {
     access.signal.addEventListener(
@@ -64,7 +65,7 @@ class FileService implements SessionService {
   // deno-lint-ignore require-await -- refusals become rejections
   async request(body: unknown): Promise<unknown> {
     const request = parse(fileRequest, body);
-    if (this.#current) throw new RefusedError("busy", "the session has a transfer already");
+    if (this.#running) throw new RefusedError("busy", "the session has a transfer already");
     const transfer = request.operation === "put"
       ? new PutTransfer(this.access, this.root, request)
       : new GetTransfer(this.access, this.root, request);
@@ -90,6 +91,7 @@ class FileService implements SessionService {
     } finally {
       this.#current = undefined;
       await transfer[Symbol.asyncDispose]();
+      this.#running = undefined;
     }
   }
 }
@@ -121,6 +123,7 @@ class PutTransfer implements Transfer {
   readonly #file: NewFile;
   readonly #staging: Staging;
   readonly #sink: ChunkSink;
+  #complete = false;
 
   constructor(
     private readonly access: ServiceAccess,
@@ -168,13 +171,14 @@ class PutTransfer implements Transfer {
 
   message(kind: MessageKind, body: Uint8Array): void {
     const { buffers, bufferBytes } = this.request.window;
-    if (kind === MessageKind.FILE_CHUNK) {
+    if (kind === MessageKind.FILE_CHUNK && !this.#complete) {
       const chunk = decodeChunk(body, buffers, bufferBytes);
       if (chunk.size !== Number(this.request.size)) {
         throw new ProtocolError("chunk", `chunk of a file of ${chunk.size} bytes`);
       }
       this.#sink.take(chunk).catch((error) => this.abort(error));
     } else if (kind === MessageKind.FILE_END && body.length === 32) {
+      this.#complete = true;
       this.#end.resolve(encodeHex(body.slice()));
     } else if (kind === MessageKind.FILE_ABORT) {
       this.abort(new VerbsealError("aborted", "the client gave up"));

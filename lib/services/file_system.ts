@@ -67,13 +67,15 @@ export class RegularFile implements Disposable {
 
   /** @throws FileError when it is no regular file */
   static of(path: string, fd: number): RegularFile {
+    using closing = new DisposableStack();
+    closing.defer(() => libc().close(fd));
     const status = statxBuffer.allocate();
     const mask = C.STATX_TYPE | C.STATX_SIZE;
     check("statx", libc().statx(fd, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
     if ((status.get("stx_mode") & C.S_IFMT) !== C.S_IFREG) {
-      libc().close(fd);
       throw new FileError(path, "not_a_file", "it is no regular file", "name a regular file");
     }
+    closing.move();
     return new RegularFile(path, fd, Number(status.get("stx_size")));
   }
 
@@ -109,7 +111,11 @@ export class RegularFile implements Disposable {
 
   /** Resolves when the file is on disk. */
   async sync(): Promise<void> {
-    await this.#retried("fsync", (call) => libc()[call](this.fd));
+    try {
+      await sync(this.fd);
+    } catch (error) {
+      throw failure(this.path, error);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -118,9 +124,9 @@ export class RegularFile implements Disposable {
   }
 
   /** A call on another thread leaves its errno there: one that failed is made once more on this thread. */
-  async #retried<N extends "pread" | "pwrite" | "fsync">(
+  async #retried<N extends "pread" | "pwrite">(
     name: N,
-    make: (call: N | `${N}Async`) => number | bigint | Promise<number | bigint>,
+    make: (call: N | `${N}Async`) => bigint | Promise<bigint>,
   ): Promise<number> {
     const result = Number(await make(`${name}Async`));
     if (result >= 0) return result;
@@ -128,6 +134,15 @@ export class RegularFile implements Disposable {
     if (again >= 0) return again;
     throw failure(this.path, new SystemError(name, errno()));
   }
+}
+
+/**
+ * Resolves when what a descriptor stands for is on disk. The kernel reports bytes that it could not
+ * write once (fsync(2)), so asking again for errno may succeed and still means that they are lost.
+ */
+async function sync(fd: number): Promise<void> {
+  if (await libc().fsyncAsync(fd) === 0) return;
+  throw new SystemError("fsync", libc().fsync(fd) < 0 ? errno() : constants.errno.EIO);
 }
 
 /** A file in the making: under a temporary name until it is committed, gone if it never is. */
@@ -173,11 +188,10 @@ export class NewFile implements Disposable {
 async function syncDirectory(directory: number): Promise<void> {
   const fd = openAt(directory, ".", C.O_RDONLY | C.O_DIRECTORY, 0);
   try {
-    const result = await libc().fsyncAsync(fd);
-    // Some file systems cannot sync directories and say EINVAL.
-    if (result < 0 && libc().fsync(fd) < 0 && errno() !== constants.errno.EINVAL) {
-      throw new SystemError("fsync", errno());
-    }
+    await sync(fd);
+  } catch (error) {
+    // Some file systems cannot sync directories.
+    if (!(error instanceof SystemError && error.code === "EINVAL")) throw error;
   } finally {
     libc().close(fd);
   }

@@ -72,7 +72,6 @@ export class ControlLoop {
     if (this.#ended) throw this.#ended;
     const id = this.#nextId();
     const reply = Promise.withResolvers<unknown>();
-    reply.promise.catch(() => {}); // the session may end before the REQUEST is out
     this.#replies.set(id, reply);
     const sent = this.#options.connection.send({ name: "REQUEST", body: { id, service, body } });
     const [answer] = await Promise.all([reply.promise, sent]);

@@ -1,5 +1,5 @@
 /** `--connect cm`: queue pairs brought up through the connection manager, with the PSNs agreed in TLS. */
-import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
+import { encodeHex } from "@std/encoding/hex";
 import { RdmaError } from "../errors.ts";
 import {
   CmListener,
@@ -16,6 +16,9 @@ const BACKLOG = 64;
 
 /** Milliseconds that a request may wait to be expected, and that the peer has to answer. */
 const PATIENCE = 5000;
+
+/** Bytes of the token in a request's private data. */
+const TOKEN_BYTES = 32;
 
 function parameters({ local, path }: ConnectOrder): ConnectionParameters {
   return {
@@ -60,11 +63,14 @@ export function managedClient(
   };
 }
 
-/** The server's side: awaits the request that bears a session's token. */
+/**
+ * The server's side: awaits the request that bears a session's token. Queue pair numbers alone do
+ * not tell clients apart, as each host counts its own, and anybody may send a request.
+ */
 export class ManagedServer implements Disposable {
   readonly #listener: CmListener;
-  readonly #expected = new Map<number, (connection: IncomingConnection) => void>();
-  readonly #early = new Map<number, IncomingConnection>();
+  readonly #expected = new Map<string, (connection: IncomingConnection) => void>();
+  readonly #early = new Map<string, IncomingConnection>();
 
   /** @throws RdmaError when the service port is taken */
   constructor(port: number) {
@@ -76,15 +82,8 @@ export class ManagedServer implements Disposable {
 
   readonly connectQueuePair: ConnectQueuePair = async (dataPath, order, token) => {
     using building = new DisposableStack();
-    const connection = building.use(await this.#expect(order.remote.qpn));
-    // Private data is padded with zeros.
-    if (!timingSafeEqual(connection.privateData.subarray(0, token.length), token)) {
-      throw new RdmaError(
-        "cm_token",
-        "the connection request does not come from the peer of the TLS connection",
-        "someone may be tampering with the RDMA network",
-      );
-    }
+    const connection = building.use(await this.#expect(encodeHex(token)));
+    checkPeer(connection.remoteQpn, order);
     await this.#accept(connection, dataPath, order);
     building.move();
     return connection;
@@ -104,18 +103,19 @@ export class ManagedServer implements Disposable {
   }
 
   #take(connection: IncomingConnection): void {
-    const { remoteQpn } = connection;
-    const expected = this.#expected.get(remoteQpn);
+    // Private data is padded with zeros.
+    const token = encodeHex(connection.privateData.subarray(0, TOKEN_BYTES));
+    const expected = this.#expected.get(token);
     if (expected) return expected(connection);
-    this.#early.set(remoteQpn, connection);
+    this.#early.set(token, connection);
     connection.closed.then(() => {
-      if (this.#early.get(remoteQpn) === connection) this.#early.delete(remoteQpn);
+      if (this.#early.get(token) === connection) this.#early.delete(token);
     });
   }
 
-  async #expect(remoteQpn: number): Promise<IncomingConnection> {
-    const early = this.#early.get(remoteQpn);
-    this.#early.delete(remoteQpn);
+  async #expect(token: string): Promise<IncomingConnection> {
+    const early = this.#early.get(token);
+    this.#early.delete(token);
     if (early) return early;
     const arrival = Promise.withResolvers<IncomingConnection>();
     const timer = setTimeout(() =>
@@ -126,12 +126,12 @@ export class ManagedServer implements Disposable {
           "check that the client reaches this host's connection manager",
         ),
       ), PATIENCE);
-    this.#expected.set(remoteQpn, arrival.resolve);
+    this.#expected.set(token, arrival.resolve);
     try {
       return await arrival.promise;
     } finally {
       clearTimeout(timer);
-      this.#expected.delete(remoteQpn);
+      this.#expected.delete(token);
     }
   }
 }

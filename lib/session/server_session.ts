@@ -1,6 +1,6 @@
 import { ServerExchange } from "../control/exchange.ts";
 import type { Connect, Hello, Service, Welcome } from "../control/messages.ts";
-import { errorText, RefusedError, VerbsealError } from "../errors.ts";
+import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
@@ -37,6 +37,8 @@ export class ServerSession {
   #link: Disposable | undefined;
   #stopping: (() => void) | undefined;
   #stopped = false;
+  /** Why this side cut the connection in the exchange. */
+  #cut: VerbsealError | undefined;
 
   constructor(context: ServerContext, incoming: IncomingConnection) {
     this.#context = context;
@@ -88,17 +90,25 @@ export class ServerSession {
     clearTimeout(timer);
     this.#connection?.sendLast({ name: "BYE", body: {} });
     this.#stopping?.();
-    if (!this.#loop) this.#incoming.abort();
+    if (!this.#loop) this.#cutOff(new VerbsealError("shutdown", "the server is stopping"));
+  }
+
+  #cutOff(why: VerbsealError): void {
+    this.#cut ??= why;
+    this.#incoming.abort();
   }
 
   async #establish(): Promise<Established> {
     const { handshakeSeconds } = this.#context.limits;
     using _place = this.#context.admission.connection(this.#incoming.peerAddress.hostname);
-    const tls = await this.#incoming.handshake(handshakeSeconds);
-    const connection = new ControlConnection(tls);
-    this.#connection = connection;
-    const deadline = setTimeout(() => connection.abort(), handshakeSeconds * 1000);
+    const what = `the exchange was not finished within ${handshakeSeconds} seconds`;
+    const deadline = setTimeout(
+      () => this.#cutOff(new TlsError("exchange_timeout", what)),
+      handshakeSeconds * 1000,
+    );
     try {
+      const tls = await this.#incoming.handshake(handshakeSeconds);
+      const connection = this.#connection = new ControlConnection(tls);
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),
         connection,
@@ -110,6 +120,8 @@ export class ServerSession {
       this.#dataPath = dataPath;
       this.#link = link;
       return agreed;
+    } catch (error) {
+      throw this.#cut ?? error;
     } finally {
       clearTimeout(deadline);
     }
