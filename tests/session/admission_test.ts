@@ -1,0 +1,119 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { RefusedError } from "../../lib/errors.ts";
+import { accountOf, Admission } from "../../lib/session/admission.ts";
+import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
+
+/** Admission with limits of the test's own and a clock that stands still until it is set. */
+function admission(limits: Partial<Limits>) {
+  const clock = { milliseconds: 0 };
+  const door = new Admission({ ...defaultLimits, ...limits }, () => clock.milliseconds);
+  return { door, clock };
+}
+
+function refusal(attempt: () => unknown): string {
+  return assertThrows(attempt, RefusedError).code;
+}
+
+Deno.test("the server has at most so many clients, and room again when one ends", () => {
+  const { door } = admission({ clients: 2 });
+  const first = door.session("10.0.0.1");
+  door.session("10.0.0.2");
+  assertEquals(refusal(() => door.session("10.0.0.3")), "clients");
+  first[Symbol.dispose]();
+  door.session("10.0.0.3");
+  assertEquals(door.sessions, 2);
+});
+
+Deno.test("a session that ends twice gives its place back once", () => {
+  const { door } = admission({ clients: 1 });
+  const session = door.session("10.0.0.1");
+  session[Symbol.dispose]();
+  session[Symbol.dispose]();
+  assertEquals(door.sessions, 0);
+  door.session("10.0.0.1");
+  assertEquals(refusal(() => door.session("10.0.0.1")), "clients");
+});
+
+Deno.test("an address has at most so many sessions, which takes nothing from others", () => {
+  const { door } = admission({ clientsPerAddress: 2 });
+  door.session("10.0.0.1");
+  const second = door.session("10.0.0.1");
+  assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");
+  door.session("10.0.0.2");
+  second[Symbol.dispose]();
+  door.session("10.0.0.1");
+});
+
+Deno.test("all IPv6 addresses of one /64 count as one, and others do not", () => {
+  const { door } = admission({ clientsPerAddress: 1 });
+  door.session("2001:db8:0:1::1");
+  assertEquals(refusal(() => door.session("2001:db8:0:1:ffff::2")), "clients_per_address");
+  door.session("2001:db8:0:2::1");
+});
+
+Deno.test("an IPv4 address is the same however it is written, and a scope is no part of one", () => {
+  assertEquals(accountOf("::ffff:10.0.0.1"), accountOf("10.0.0.1"));
+  assertEquals(accountOf("fe80::1%eth0"), accountOf("fe80::2%eth1"));
+});
+
+Deno.test("every address has an account", () => {
+  fc.assert(fc.property(fc.oneof(fc.ipV4(), fc.ipV6()), (address) => accountOf(address) !== ""));
+});
+
+Deno.test("an address may connect so often at once, and again as time passes", () => {
+  const { door, clock } = admission({ connectionsPerSecond: 4 });
+  const connect = () => door.connection("10.0.0.1");
+  for (let count = 0; count < 4; count++) connect();
+  assertEquals(refusal(connect), "connection_rate");
+  door.connection("10.0.0.2");
+  clock.milliseconds += 250;
+  connect();
+  assertEquals(refusal(connect), "connection_rate");
+  clock.milliseconds += 60_000;
+  for (let count = 0; count < 4; count++) connect();
+  assertEquals(refusal(connect), "connection_rate", "a pause saves up one second's worth");
+});
+
+Deno.test("no address gets more connections than its rate allows, whenever it tries", () => {
+  const pauses = fc.array(fc.integer({ min: 0, max: 2000 }), { maxLength: 200 });
+  fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), pauses, (rate, milliseconds) => {
+    const { door, clock } = admission({ connectionsPerSecond: rate, handshakes: 1000 });
+    let accepted = 0;
+    for (const pause of milliseconds) {
+      clock.milliseconds += pause;
+      try {
+        door.connection("10.0.0.1");
+        accepted += 1;
+      } catch (error) {
+        assert(error instanceof RefusedError);
+      }
+    }
+    assert(accepted <= rate + rate * clock.milliseconds / 1000 + 1e-6);
+  }));
+});
+
+Deno.test("only so many connections may be in the exchange at once", () => {
+  const { door } = admission({ handshakes: 2 });
+  const first = door.connection("10.0.0.1");
+  door.connection("10.0.0.2");
+  assertEquals(refusal(() => door.connection("10.0.0.3")), "handshakes");
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  door.connection("10.0.0.3");
+  assertEquals(refusal(() => door.connection("10.0.0.4")), "handshakes");
+});
+
+Deno.test("of addresses without number the idle ones are forgotten, and no session is", () => {
+  const { door } = admission({ clientsPerAddress: 1, connectionsPerSecond: 1, handshakes: 1e6 });
+  const idle = () => door.connection("10.0.0.9");
+  door.session("10.0.0.1");
+  idle();
+  assertEquals(refusal(idle), "connection_rate");
+  for (let index = 0; index < 70_000; index++) {
+    const network = `${(index >> 16).toString(16)}:${(index & 0xffff).toString(16)}`;
+    door.connection(`2001:db8:${network}::1`);
+  }
+  idle();
+  assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");
+});
