@@ -79,9 +79,21 @@ class DenoConnection implements TlsConnection {
 
   #lost(cause: unknown): TlsError {
     const peer = endpointText(this.peerAddress);
-    return this.#closed
-      ? new TlsError("connection_closed", `The connection to ${peer} is closed`, "", { cause })
-      : new TlsError("connection_lost", `The connection to ${peer} was lost: ${errorText(cause)}`);
+    if (this.#closed) {
+      return new TlsError("connection_closed", `The connection to ${peer} is closed`, "", {
+        cause,
+      });
+    }
+    // rustls says so with an address of its manual.
+    const why = /close_notify/.test(errorText(cause))
+      ? "the other side ended it without a goodbye"
+      : errorText(cause);
+    return new TlsError(
+      "connection_lost",
+      `The connection to ${peer} was lost: ${why}`,
+      "The other side's log may say why",
+      { cause },
+    );
   }
 
   async close(): Promise<void> {
