@@ -21,7 +21,7 @@ export const PACKAGES = {
   /** Reading what crossed a wire. */
   wire: ["tshark"],
   /** Building the container image. */
-  container: ["buildah", "debootstrap"],
+  container: ["buildah", "debootstrap", "debian-archive-keyring"],
 } as const;
 
 /** A program by which a package is known where there is no apt. */
