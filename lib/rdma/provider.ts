@@ -31,7 +31,8 @@ interface DevicePort {
 }
 
 const NO_DEVICE_REMEDY =
-  "connect an RDMA NIC, or make a Soft-RoCE device: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0";
+  "connect an RDMA NIC, make a Soft-RoCE device (modprobe rdma_rxe && rdma link add rxe0 type rxe " +
+  "netdev eth0), or give a container --device /dev/infiniband";
 
 /**
  * Opens a device.

@@ -186,8 +186,8 @@ export class LocalDataPath implements DataPath, ServiceAccess {
   }
 
   #allocated(): Resources {
-    if (this.#resources && !this.signal.aborted) return this.#resources;
-    throw new RdmaError("session_ended", "the session has ended");
+    this.signal.throwIfAborted();
+    return this.#resources!;
   }
 
   async #pumpCompletions(): Promise<void> {
