@@ -1,0 +1,327 @@
+/** A client that can stop or lie at any step: TLS, exchange, queue pair, messages and transfers. */
+import { ClientExchange, type Step } from "../../lib/control/exchange.ts";
+import { type Frame, FrameDecoder, type FrameName, makeFrame } from "../../lib/control/frame.ts";
+import {
+  decode,
+  encode,
+  type Message,
+  type QueuePairNumbers,
+  type Service,
+} from "../../lib/control/messages.ts";
+import type { RdmaError } from "../../lib/errors.ts";
+import type { Device } from "../../lib/rdma/device.ts";
+import { selectPort } from "../../lib/rdma/provider.ts";
+import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
+import { portChoice } from "../../lib/services/port_choice.ts";
+import { bringUp } from "../../lib/session/bring_up.ts";
+import { FRAGMENT_BYTES } from "../../lib/session/messenger.ts";
+import { MessageKind, type RemoteBuffer } from "../../lib/session/service.ts";
+import { endpointText, protocol } from "../../lib/tls/connection.ts";
+import { closeAtOnce, closeQuietly } from "../../lib/tls/deno_connection.ts";
+import { guestAddress } from "./program.ts";
+import { ReliableEnd } from "./resources.ts";
+
+/** Receives posted, and sends outstanding at most. */
+const SLOTS = 16;
+
+/** Memory: received fragments, then fragments to send, then a window for file transfers. */
+const SEND_BASE = SLOTS * FRAGMENT_BYTES;
+const WINDOW_BASE = 2 * SEND_BASE;
+export const WINDOW_BUFFERS = 4;
+export const WINDOW_BUFFER_BYTES = 65536;
+const MEMORY_BYTES = WINDOW_BASE + WINDOW_BUFFERS * WINDOW_BUFFER_BYTES;
+
+/** A fragment of a message, each field as true or false as wanted. */
+export interface Fragment {
+  readonly kind: number;
+  readonly last?: boolean;
+  readonly credits?: number;
+  readonly id?: number;
+  /** Bytes of the message that it claims to be of. */
+  readonly total?: number;
+  readonly offset?: number;
+  readonly payload?: Uint8Array;
+  /** Bytes that are sent, header included, whatever the fields say. */
+  readonly bytes?: number;
+}
+
+/** Plain TCP, for what comes before TLS. Gives the peer's name in the server's log. */
+export async function tcpConnection(port: number): Promise<{ tcp: Deno.TcpConn; peer: string }> {
+  const tcp = await Deno.connect({ hostname: guestAddress, port });
+  return { tcp, peer: endpointText(tcp.localAddr) };
+}
+
+type Connect = Step & { do: "connect" };
+type Prove = Step & { do: "prove" };
+
+export class HostileClient implements Disposable {
+  readonly #tls: Deno.TlsConn;
+  readonly #device: Device;
+  readonly #decoder = new FrameDecoder();
+  readonly #frames: Frame[] = [];
+  readonly #exchange = new ClientExchange({
+    offers: {
+      providers: ["verbs"],
+      connect: ["tls"],
+      seal: ["off"],
+      services: ["messages", "memory", "files"],
+    },
+    agent: "hostile",
+  });
+  readonly #kinds: number[] = [];
+  readonly #failure = Promise.withResolvers<RdmaError>();
+  #arrival = Promise.withResolvers<void>();
+  #end: ReliableEnd | undefined;
+  #connect: Connect | undefined;
+  #prove: Prove | undefined;
+  #sent = 0;
+  #completed = 0;
+  #lastRequest = 0;
+
+  private constructor(tls: Deno.TlsConn, device: Device) {
+    this.#tls = tls;
+    this.#device = device;
+    this.peer = endpointText(tls.localAddr);
+  }
+
+  /** Finishes the TLS handshake. */
+  static async connect(
+    server: { port: number },
+    authority: string,
+    device: Device,
+    alpnProtocols = [protocol],
+  ): Promise<HostileClient> {
+    const options = { hostname: guestAddress, port: server.port, caCerts: [authority] };
+    const tls = await Deno.connectTls({ ...options, alpnProtocols });
+    await tls.handshake();
+    return new HostileClient(tls, device);
+  }
+
+  /** Its name in the server's log. */
+  readonly peer: string;
+
+  async writeBytes(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) at += await this.#tls.write(bytes.subarray(at));
+  }
+
+  async send(message: Message): Promise<void> {
+    await this.writeBytes(encode(message).bytes);
+  }
+
+  /** Sends a frame whose body is anything at all. */
+  async sendBody(name: FrameName, body: unknown): Promise<void> {
+    await this.writeBytes(makeFrame(name, new TextEncoder().encode(JSON.stringify(body))).bytes);
+  }
+
+  /** HELLO and SECRET; takes WELCOME and SECRET. */
+  async enter(): Promise<void> {
+    await this.#take(this.#exchange.start());
+    for (const _ of ["WELCOME", "SECRET"]) await this.#receive();
+  }
+
+  /** Makes a queue pair and sends what it says of it, with lies; does not wait for an answer. */
+  async offerQueuePair(lies: Record<string, unknown> = {}): Promise<void> {
+    this.#end = new ReliableEnd(this.#device, MEMORY_BYTES);
+    const { gid, gidType, lid, mtu } = this.#port;
+    const numbers: QueuePairNumbers = {
+      epoch: 0,
+      qpn: this.#end.queuePair.qpn,
+      psn: this.#end.psn,
+      gid,
+      gidType,
+      lid,
+      mtu,
+      maxRdAtomic: 4,
+      maxDestRdAtomic: 4,
+      receives: SLOTS,
+    };
+    const [step] = this.#exchange.allocated(numbers);
+    if (Object.keys(lies).length === 0) await this.#take([step!]);
+    else await this.sendBody("QP", { ...numbers, ...lies });
+  }
+
+  /** Takes the server's QP, brings its own queue pair to RTS, and sends READY. */
+  async bringUp(epoch = 0): Promise<void> {
+    await this.#receive();
+    const end = this.#end!;
+    bringUp(end.queuePair, this.#port, this.#connect!, () => this.#postReceives());
+    this.#pump();
+    if (epoch === 0) await this.#take(this.#exchange.connected());
+    else await this.sendBody("READY", { epoch });
+  }
+
+  /** Takes the server's READY; then the first message is due. */
+  async ready(): Promise<void> {
+    await this.#receive();
+  }
+
+  /** Everything that is before the first message. */
+  async reachFirstMessage(): Promise<void> {
+    await this.enter();
+    await this.offerQueuePair();
+    await this.bringUp();
+    await this.ready();
+  }
+
+  /** The whole exchange, without a lie. */
+  async establish(): Promise<void> {
+    await this.reachFirstMessage();
+    this.sendFragment({ kind: MessageKind.PROOF, payload: this.#prove!.own });
+    await this.message(MessageKind.PROOF);
+  }
+
+  /** Sends a fragment; what is not said is as in a message of one fragment. */
+  sendFragment(fragment: Fragment): void {
+    const { kind, last = true, credits = 0, id = 1, payload = new Uint8Array(0) } = fragment;
+    const { total = payload.length, offset = 0, bytes = 16 + payload.length } = fragment;
+    const { memory, region, sends, queuePair } = this.#end!;
+    const slot = this.#sent++ % SLOTS;
+    const at = SEND_BASE + slot * FRAGMENT_BYTES;
+    const header = new DataView(memory.bytes.buffer, at);
+    header.setUint8(0, kind);
+    header.setUint8(1, last ? 1 : 0);
+    header.setUint16(2, credits);
+    header.setUint32(4, id);
+    header.setUint32(8, total);
+    header.setUint32(12, offset);
+    memory.bytes.set(payload, at + 16);
+    sends.prepare(slot, slot, Opcode.SEND, SendFlag.SIGNALED)
+      .buffer(slot, region.address + at, bytes, region.lkey);
+    queuePair.postSend(sends, slot);
+  }
+
+  /** Resolves when all that was sent is acknowledged. */
+  async acknowledged(): Promise<void> {
+    while (this.#completed < this.#sent) await this.#arrival.promise;
+  }
+
+  /** WRITEs or READs some bytes of the server's memory. */
+  reach(opcode: typeof Opcode.READ | typeof Opcode.WRITE, remote: RemoteBuffer, bytes = 64): void {
+    const { region, sends, queuePair } = this.#end!;
+    const slot = this.#sent++ % SLOTS;
+    sends.prepare(slot, slot, opcode, SendFlag.SIGNALED)
+      .buffer(slot, region.address + SEND_BASE, bytes, region.lkey)
+      .remote(slot, remote.address, remote.rkey);
+    queuePair.postSend(sends, slot);
+  }
+
+  /** Waits for a message of this kind. */
+  async message(kind: number): Promise<void> {
+    while (!this.#kinds.includes(kind)) await this.#arrival.promise;
+    this.#kinds.splice(this.#kinds.indexOf(kind), 1);
+  }
+
+  /** Resolves to the error of the first work request of its own that failed. */
+  get failure(): Promise<RdmaError> {
+    return this.#failure.promise;
+  }
+
+  /** Its buffers, as a file request describes them. */
+  get window() {
+    const { address, rkey } = this.#end!.region;
+    return {
+      address: String(address + WINDOW_BASE),
+      rkey,
+      buffers: WINDOW_BUFFERS,
+      bufferBytes: WINDOW_BUFFER_BYTES,
+    };
+  }
+
+  async request(service: Service, body: unknown): Promise<void> {
+    await this.send({ name: "REQUEST", body: { id: ++this.#lastRequest, service, body } });
+  }
+
+  /** The next REPLY; heartbeats are answered meanwhile. */
+  async reply(): Promise<Message & { name: "REPLY" }> {
+    for (;;) {
+      const frame = await this.#nextFrame();
+      const message = decode(frame);
+      if (message.name === "REPLY") return message;
+      if (message.name === "PING") await this.send({ name: "PONG", body: message.body });
+    }
+  }
+
+  /** What the server says last, before it hangs up; `undefined` when it says nothing. */
+  async farewell(): Promise<Message | undefined> {
+    let last: Message | undefined;
+    try {
+      for (;;) last = decode(await this.#nextFrame());
+    } catch {
+      return last;
+    }
+  }
+
+  /** Gives the queue pair back, and keeps the connection. */
+  dropQueuePair(): void {
+    this.#end?.[Symbol.dispose]();
+    this.#end = undefined;
+  }
+
+  /** Ends the connection as TLS wants it, without a BYE. */
+  hangUp(): void {
+    this.dropQueuePair();
+    closeQuietly(this.#tls);
+  }
+
+  /** Vanishes: no BYE, no end of TLS. */
+  [Symbol.dispose](): void {
+    this.dropQueuePair();
+    closeAtOnce(this.#tls);
+  }
+
+  get #port() {
+    return portChoice(selectPort("auto", guestAddress));
+  }
+
+  async #receive(): Promise<void> {
+    await this.#take(this.#exchange.receive(await this.#nextFrame()));
+  }
+
+  async #take(steps: Step[]): Promise<void> {
+    for (const step of steps) {
+      if (step.do === "send") await this.writeBytes(step.frame.bytes);
+      else if (step.do === "connect") this.#connect = step;
+      else if (step.do === "prove") this.#prove = step;
+    }
+  }
+
+  async #nextFrame(): Promise<Frame> {
+    const chunk = new Uint8Array(16384);
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame) return frame;
+      const count = await this.#tls.read(chunk);
+      if (count === null) throw new Error("the server hung up");
+      this.#frames.push(...this.#decoder.push(chunk.subarray(0, count)));
+    }
+  }
+
+  #postReceives(): void {
+    const { region, receives, queuePair } = this.#end!;
+    for (let slot = 0; slot < SLOTS; slot++) {
+      receives.prepare(slot, SLOTS + slot)
+        .buffer(slot, region.address + slot * FRAGMENT_BYTES, FRAGMENT_BYTES, region.lkey);
+    }
+    queuePair.postReceive(receives, 0, SLOTS);
+  }
+
+  /** Notes what comes; a receive is posted again at once. */
+  async #pump(): Promise<void> {
+    const { queue, memory, receives, queuePair } = this.#end!;
+    for (let count = await queue.next(); count > 0; count = await queue.next()) {
+      for (let index = 0; index < count; index++) {
+        if (!queue.completions.succeeded(index)) {
+          return this.#failure.resolve(queue.completions.error(index));
+        }
+        const id = queue.completions.wrId(index);
+        if (id < SLOTS) this.#completed += 1;
+        else {
+          this.#kinds.push(memory.bytes[(id - SLOTS) * FRAGMENT_BYTES]!);
+          queuePair.postReceive(receives, id - SLOTS);
+        }
+      }
+      this.#arrival.resolve();
+      this.#arrival = Promise.withResolvers<void>();
+    }
+  }
+}
