@@ -2,7 +2,7 @@ import { addressOf, pointerOf } from "./layout.ts";
 import { library } from "./library.ts";
 
 /** libffi: calls function pointers, as those in `ibv_context.ops`, in a twentieth of the time of Deno.UnsafeFnPointer. */
-const libffi = library({ sonames: ["libffi.so.8", "libffi.so.7"], package: "libffi8" }, {
+export const libffi = library({ sonames: ["libffi.so.8", "libffi.so.7"], package: "libffi8" }, {
   ffi_prep_cif: {
     parameters: [
       "pointer", // ffi_cif *cif

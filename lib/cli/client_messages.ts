@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { randomBytes } from "node:crypto";
 import { IntegrityError } from "../errors.ts";
 import type { Client } from "../services/client.ts";
 import type { Question } from "../services/messages.ts";
@@ -101,7 +102,7 @@ async function pingOften(
   const output = outputOf(command);
   const { remote } = client.session.agreed;
   const peer = `${endpointText(server)} (qpn ${remote.qpn}, gid ${remote.gid})`;
-  const body = crypto.getRandomValues(new Uint8Array(Math.min(size, 65536)));
+  const body = randomBytes(size);
   const times: number[] = [];
   for (let sequence = 1; sequence <= count; sequence++) {
     if (sequence > 1 && interval > 0) await delay(interval * 1000);

@@ -164,11 +164,11 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   };
   checkRoot(options.root);
   const selectPort = portChooser(options.device);
-  const chosen = selectPort(options.address);
   using stopping = stopSignal();
   using listening = new DisposableStack();
   const listener = listen({ hostname: options.address, port: options.port, identity });
   listening.defer(() => listener.close());
+  const chosen = selectPort(listener.address.hostname);
   const managed = options.connect === "cm"
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;

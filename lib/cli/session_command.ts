@@ -1,6 +1,5 @@
 import { type Command, Option } from "commander";
 import type { Connect } from "../control/messages.ts";
-import { VerbsealError } from "../errors.ts";
 import { Client } from "../services/client.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import { loadTrust } from "../tls/trust.ts";
@@ -56,7 +55,7 @@ export async function withSession<T>(
   const stopped = new Promise<never>((_, reject) =>
     stopping.signal.addEventListener(
       "abort",
-      () => reject(new VerbsealError("interrupted", "interrupted")),
+      () => reject(stopping.signal.reason),
       { once: true },
     )
   );
@@ -69,6 +68,7 @@ export async function withSession<T>(
     cmPort: options.cmPort,
     handshakeSeconds: options.timeout,
     agent: `verbseal/${version}`,
+    signal: stopping.signal,
     ...(options.serverName === undefined ? {} : { serverName: options.serverName }),
   });
   return await Promise.race([client.session.during(work(client)), stopped]);

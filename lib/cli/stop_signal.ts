@@ -1,3 +1,5 @@
+import { VerbsealError } from "../errors.ts";
+
 /** Exit code of a program that a second signal ended: 128 and the number of SIGINT, as shells count. */
 const interrupted = 130;
 
@@ -9,7 +11,7 @@ export function stopSignal(): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
   const stop = () => {
     if (controller.signal.aborted) Deno.exit(interrupted);
-    controller.abort();
+    controller.abort(new VerbsealError("interrupted", "interrupted"));
   };
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const name of signals) Deno.addSignalListener(name, stop);

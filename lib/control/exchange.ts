@@ -17,7 +17,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { encodeBase64 } from "@std/encoding/base64";
 import { encodeBase64Url } from "@std/encoding/base64url";
-import { ProtocolError, RefusedError } from "../errors.ts";
+import { ProtocolError, RefusedError, type VerbsealError } from "../errors.ts";
 import type { Frame } from "./frame.ts";
 import { type KeyContext, KeySchedule } from "./keys.ts";
 import {
@@ -78,6 +78,19 @@ export type RandomBytes = (length: number) => Uint8Array<ArrayBuffer>;
 
 const cryptographic: RandomBytes = (length) => crypto.getRandomValues(new Uint8Array(length));
 
+/**
+ * What an ERROR means: to a client, that the server refuses. A client's code is its own affair and
+ * must not read like a finding of the server's.
+ */
+export function peerError(
+  side: "client" | "server",
+  { code, text }: { readonly code: string; readonly text: string },
+): VerbsealError {
+  return side === "client"
+    ? new RefusedError(code, text)
+    : new ProtocolError("client_error", `the client gave up: ${code}: ${text}`);
+}
+
 abstract class Exchange {
   #state: ExchangeState;
   readonly #transcript: Hash = createHash("sha256");
@@ -106,11 +119,11 @@ abstract class Exchange {
    * Takes a frame from the peer.
    *
    * @throws ProtocolError when it is not the one whose turn it is, or violates its schema
-   * @throws RefusedError when the peer sent ERROR
+   * @throws RefusedError when the server sent ERROR
    */
   receive(frame: Frame): Step[] {
     const message = decode(frame);
-    if (message.name === "ERROR") throw new RefusedError(message.body.code, message.body.text);
+    if (message.name === "ERROR") throw peerError(this.side, message.body);
     if (message.name === "READY" && this.#state === "AWAIT_READY") return this.#ready(message);
     const steps = this.take(message, frame);
     if (steps) return steps;

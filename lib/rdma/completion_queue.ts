@@ -89,6 +89,8 @@ export class WorkCompletionError extends RdmaError {
 
 /** Where the results of work requests arrive. */
 export interface CompletionQueue extends Disposable {
+  /** What asynchronous events name it by. */
+  readonly address: number;
   /** What the last {@linkcode poll} or {@linkcode next} found. */
   readonly completions: WorkCompletions;
   /** Takes completions without waiting and returns their number, 0 when there is none. */

@@ -51,6 +51,8 @@ export interface AsyncEvent {
   readonly name: string;
   /** The queue pair, for events about one. */
   readonly qpn?: number;
+  /** Address of the completion queue, for events about one. */
+  readonly completionQueue?: number;
   /** The port, for events about one. */
   readonly port?: number;
   /** Sessions cannot go on: of that queue pair, of that port, or of the device. */

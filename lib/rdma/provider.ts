@@ -1,8 +1,9 @@
-import { LibraryError } from "../../ffi/library.ts";
 import { RdmaError } from "../errors.ts";
+import { type Gid, gidOfAddress } from "./address.ts";
 import type { Device, GidEntry, Port } from "./device.ts";
 import { resolveLocal } from "./verbs/address_resolution.ts";
 import { VerbsDevice, verbsDeviceNames } from "./verbs/device.ts";
+import { withLibraries } from "./verbs/library_error.ts";
 
 /** A port and a GID of it that a queue pair can use. */
 export interface PortSelection {
@@ -94,12 +95,27 @@ function portsOf(devices: readonly DeviceReport[]): DevicePort[] {
 
 /** The port that has an address of this host: the connection manager knows, also where GIDs are not addresses. */
 function findOwner(ports: readonly DevicePort[], address: string) {
-  const owner = withLibraries(() => resolveLocal(address));
-  const found = ports.find(({ device, port }) =>
-    device === owner?.device && port.number === owner.port
-  );
-  const gid = found?.port.gids.find(({ gid, type }) => gid === owner?.gid && type !== "RoCE v1");
-  return found && gid ? { ...found, gid } : undefined;
+  const owner = ownerOf(address);
+  if (!owner) return undefined;
+  for (const candidate of ports) {
+    const { device = candidate.device, port = candidate.port.number } = owner;
+    if (device !== candidate.device || port !== candidate.port.number) continue;
+    const gid = candidate.port.gids.find(({ gid, type }) =>
+      gid === owner.gid && type !== "RoCE v1"
+    );
+    if (gid) return { ...candidate, gid };
+  }
+  return undefined;
+}
+
+/** Without a connection manager the GIDs of RoCE still tell: they are the addresses. */
+function ownerOf(address: string): { device?: string; port?: number; gid: Gid } | undefined {
+  try {
+    return resolveLocal(address);
+  } catch (error) {
+    if (!(error instanceof RdmaError)) throw error;
+    return { gid: gidOfAddress(address) };
+  }
 }
 
 /** RoCE v2 before InfiniBand; over IPv4 before routable IPv6 before link-local. RoCE v1 is never chosen. */
@@ -130,14 +146,4 @@ function noPort(wanted: string, candidates: DevicePort[]): RdmaError {
     states.join("; "),
     "check the cable and bring the network interface up: ip link set DEVICE up",
   );
-}
-
-/** Errors of ffi as those of the program. */
-function withLibraries<T>(use: () => T): T {
-  try {
-    return use();
-  } catch (error) {
-    if (!(error instanceof LibraryError)) throw error;
-    throw new RdmaError(error.code, error.message, error.remedy, { cause: error });
-  }
 }

@@ -1,5 +1,5 @@
 import type { CompletionQueue } from "./completion_queue.ts";
-import type { Gid, PathMtu } from "./address.ts";
+import { type Gid, MAX_24_BITS, type PathMtu } from "./address.ts";
 import type { Access } from "./memory_region.ts";
 import type { ReceiveWorkRequests, SendWorkRequests } from "./work_request.ts";
 import { RdmaError } from "../errors.ts";
@@ -180,9 +180,9 @@ export function checkTransition(
 }
 
 const maxima: Partial<Record<QueuePairAttribute, number>> = {
-  destQpn: 0xff_ffff,
-  rqPsn: 0xff_ffff,
-  sqPsn: 0xff_ffff,
+  destQpn: MAX_24_BITS,
+  rqPsn: MAX_24_BITS,
+  sqPsn: MAX_24_BITS,
   pkeyIndex: 0xffff,
   port: 255,
   maxDestRdAtomic: 255,

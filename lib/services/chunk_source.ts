@@ -55,7 +55,7 @@ export class ChunkSource {
   async run(): Promise<Moved> {
     const { file, memory, bufferBytes } = this;
     const hash = createHash("sha256");
-    const delivering: Promise<void>[] = [];
+    const delivering = new Set<Promise<void>>();
     try {
       for (let offset = 0; offset < file.size; offset += bufferBytes) {
         const buffer = await this.#takeFree();
@@ -65,15 +65,16 @@ export class ChunkSource {
           throw new VerbsealError("file_changed", `${file.path} became shorter while it was read`);
         }
         hash.update(memory.bytes.subarray(at, at + length));
-        const delivery = this.deliver({ buffer, length, offset, size: file.size });
-        delivery.catch((error) => this.abort(error));
-        delivering.push(delivery);
+        const delivery = this.deliver({ buffer, length, offset, size: file.size })
+          .catch((error) => this.abort(error))
+          .finally(() => delivering.delete(delivery));
+        delivering.add(delivery);
       }
-      await Promise.all(delivering);
     } finally {
       // Nothing refers to the memory any more when this ends.
-      await Promise.allSettled(delivering);
+      await Promise.all(delivering);
     }
+    if (this.#aborted) throw this.#aborted;
     return { size: file.size, sha256: hash.digest("hex") };
   }
 

@@ -28,6 +28,8 @@ export interface ClientOptions {
   /** Seconds for the connection and the TLS handshake, and again for the exchange. */
   readonly handshakeSeconds: number;
   readonly agent: string;
+  /** Gives up on opening the session. */
+  readonly signal?: AbortSignal;
 }
 
 /** A session with a server, and the client's side of every service. */
@@ -43,11 +45,13 @@ export class Client implements AsyncDisposable {
   /** @throws VerbsealError naming why there is no session */
   static async open(options: ClientOptions): Promise<Client> {
     const { server, trust, serverName, handshakeSeconds, connect } = options;
+    const signal = options.signal ?? new AbortController().signal;
     await using building = new AsyncDisposableStack();
     const tls = await dial({
       ...server,
       trust,
       handshakeSeconds,
+      signal,
       ...(serverName === undefined ? {} : { serverName }),
     });
     building.defer(() => tls.abort());
@@ -73,6 +77,7 @@ export class Client implements AsyncDisposable {
           : managedClient(peerAddress.hostname, options.cmPort, localAddress.hostname),
         services: ["messages", "memory", "files"],
         handshakeSeconds,
+        signal,
         port: portChoice(selection),
         openDataPath: (path) => new LocalDataPath(device, path, [messages, memory, files]),
       }),

@@ -27,17 +27,29 @@ import { parse } from "./schema.ts";
 /** Told of progress: bytes that are safe with the receiver, of bytes in all. */
 export type Progress = (bytes: number, size: number) => void;
 
+/** The transfer under way. */
+interface Transfer {
+  readonly id: number;
+  readonly message: (kind: MessageKind, body: Uint8Array) => void;
+  readonly abort: (reason: Error) => void;
+}
+
 /** The client's side of the file service: lends buffers for the time of a transfer. */
 export class FileClient implements ServiceDefinition, SessionService {
   readonly name = "files";
   readonly kinds = [MessageKind.FILE_BUFFER_FREE, MessageKind.FILE_CHUNK];
   #access: ServiceAccess | undefined;
-  #current: { id: number; message: (kind: MessageKind, body: Uint8Array) => void } | undefined;
+  #current: Transfer | undefined;
   #running: Promise<unknown> = Promise.resolve();
   #lastTransfer = 0;
 
   start(access: ServiceAccess): this {
     this.#access = access;
+    access.signal.addEventListener(
+      "abort",
+      () => this.#current?.abort(access.signal.reason),
+      { once: true },
+    );
     return this;
   }
 
@@ -123,6 +135,10 @@ export class FileClient implements ServiceDefinition, SessionService {
         // The first ones only begin; each later one confirms a chunk.
         if (++granted > BUFFERS) progress(unconfirmed.shift()!, file.size);
       },
+      abort: (reason) => {
+        source.abort(reason);
+        begun.reject(reason);
+      },
     };
     const reply = session.request("files", {
       operation: "put",
@@ -131,13 +147,9 @@ export class FileClient implements ServiceDefinition, SessionService {
       size: String(file.size),
       window: buffers.description,
     });
-    reply.catch((error) => {
-      source.abort(error);
-      begun.reject(error);
-    });
+    reply.catch(this.#current.abort);
     // Messages may be faster than the REQUEST: the server must have begun, also for an empty file.
     await begun.promise;
-    access.signal.addEventListener("abort", () => source.abort(access.signal.reason));
     const moved = await source.run().catch((error) => {
       if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));
       throw error;
@@ -159,11 +171,17 @@ export class FileClient implements ServiceDefinition, SessionService {
     using buffers = new LentBuffers(access, ["LOCAL_WRITE", "REMOTE_WRITE"]);
     const failed = Promise.withResolvers<never>();
     const complete = Promise.withResolvers<void>();
+    // The server can still write to the buffers: what is hashed and written is a copy out of its reach.
+    using copy = new Memory(buffers.memory.length);
     const sink = new ChunkSink(
       target.file,
-      buffers.memory,
+      copy,
       BUFFER_BYTES,
-      () => Promise.resolve(),
+      ({ buffer, length }) => {
+        const at = buffer * BUFFER_BYTES;
+        copy.bytes.set(buffers.memory.bytes.subarray(at, at + length), at);
+        return Promise.resolve();
+      },
       (buffer, written, size) => {
         progress(written, size);
         if (written === size) complete.resolve();
@@ -176,8 +194,8 @@ export class FileClient implements ServiceDefinition, SessionService {
         if (kind !== MessageKind.FILE_CHUNK) throw outOfTurn(kind);
         sink.take(decodeChunk(body, BUFFERS, BUFFER_BYTES)).catch(failed.reject);
       },
+      abort: failed.reject,
     };
-    access.signal.addEventListener("abort", () => failed.reject(access.signal.reason));
     try {
       const reply = await Promise.race([
         answered(session.request("files", {

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { ProtocolError } from "../errors.ts";
 import { decimal, u32 } from "./schema.ts";
 
-/** The client's buffers: so many, and bytes of each. */
+/** The client's buffers, and bytes of each; the server pins no more for a transfer. */
 export const BUFFERS = 8;
 export const BUFFER_BYTES = 2 ** 18;
 
@@ -10,8 +10,8 @@ const window = v.strictObject({
   /** Of the first buffer; the others follow it. */
   address: decimal,
   rkey: u32,
-  buffers: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16)),
-  bufferBytes: v.pipe(v.number(), v.integer(), v.minValue(4096), v.maxValue(2 ** 20)),
+  buffers: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(BUFFERS)),
+  bufferBytes: v.pipe(v.number(), v.integer(), v.minValue(2 ** 16), v.maxValue(BUFFER_BYTES)),
 });
 
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));

@@ -91,6 +91,7 @@ export class MemoryClient implements ServiceDefinition, SessionService {
   readonly name = "memory";
   readonly kinds = [];
   #access: ServiceAccess | undefined;
+  #running: Promise<unknown> = Promise.resolve();
 
   start(access: ServiceAccess): this {
     this.#access = access;
@@ -98,20 +99,32 @@ export class MemoryClient implements ServiceDefinition, SessionService {
   }
 
   /** @throws RefusedError when the range is not within the region */
-  async write(session: ClientSession, offset: number, bytes: Uint8Array): Promise<void> {
-    using memory = new Memory(bytes.length);
-    memory.bytes.set(bytes);
-    await this.#operate(session, "write", memory, offset);
+  write(session: ClientSession, offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#run(async () => {
+      using memory = new Memory(bytes.length);
+      memory.bytes.set(bytes);
+      await this.#operate(session, "write", memory, offset);
+    });
   }
 
   /** @throws RefusedError when the range is not within the region */
-  async read(session: ClientSession, offset: number, length: number): Promise<Uint8Array> {
-    using memory = new Memory(length);
-    await this.#operate(session, "read", memory, offset);
-    return memory.bytes.slice();
+  read(session: ClientSession, offset: number, length: number): Promise<Uint8Array> {
+    return this.#run(async () => {
+      using memory = new Memory(length);
+      await this.#operate(session, "read", memory, offset);
+      return memory.bytes.slice();
+    });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {}
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running;
+  }
+
+  #run<T>(operation: () => Promise<T>): Promise<T> {
+    const running = operation();
+    this.#running = running.catch(() => {});
+    return running;
+  }
 
   async #operate(
     session: ClientSession,

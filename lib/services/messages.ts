@@ -64,8 +64,8 @@ export class MessageClient implements ServiceDefinition, SessionService {
     if (!this.#access) throw new RdmaError("no_session", "there is no session yet");
     const id = this.#lastId = (this.#lastId + 1) % 2 ** 32;
     const answer = Promise.withResolvers<Uint8Array>();
-    this.#answers.set(id, answer);
     this.#access.send(MessageKind[question], id, body);
+    this.#answers.set(id, answer);
     return answer.promise;
   }
 

@@ -5,9 +5,13 @@ import type { Limits } from "./limits.ts";
 /** What one address has: sessions, and connection attempts it may make. */
 interface Account {
   sessions: number;
+  handshakes: number;
   attempts: number;
   updated: number;
 }
+
+/** One address may have this part of the unfinished exchanges, so that it cannot lock out all others. */
+const HANDSHAKE_SHARE = 1 / 4;
 
 /** Accounts kept at most: beyond that the idle ones go, and an attacker's addresses cost no more memory. */
 const MAX_ACCOUNTS = 65536;
@@ -59,8 +63,19 @@ export class Admission {
         "try again later",
       );
     }
+    if (account.handshakes >= Math.max(1, this.limits.handshakes * HANDSHAKE_SHARE)) {
+      throw new RefusedError(
+        "handshakes_per_address",
+        `${account.handshakes} connections from this address have not finished the exchange`,
+        "try again later",
+      );
+    }
     this.#handshakes += 1;
-    return once(() => this.#handshakes -= 1);
+    account.handshakes += 1;
+    return once(() => {
+      this.#handshakes -= 1;
+      account.handshakes -= 1;
+    });
   }
 
   /**
@@ -96,7 +111,12 @@ export class Admission {
     const name = accountOf(address);
     const now = this.now();
     const rate = this.limits.connectionsPerSecond;
-    const account = this.#accounts.get(name) ?? { sessions: 0, attempts: rate, updated: now };
+    const account = this.#accounts.get(name) ?? {
+      sessions: 0,
+      handshakes: 0,
+      attempts: rate,
+      updated: now,
+    };
     account.attempts = Math.min(rate, account.attempts + rate * (now - account.updated) / 1000);
     account.updated = now;
     // The map is in the order of last use: the first ones are the longest unused.
@@ -107,8 +127,8 @@ export class Admission {
   }
 
   #forgetOne(): void {
-    for (const [name, { sessions }] of this.#accounts) {
-      if (sessions > 0) continue;
+    for (const [name, { sessions, handshakes }] of this.#accounts) {
+      if (sessions > 0 || handshakes > 0) continue;
       this.#accounts.delete(name);
       return;
     }

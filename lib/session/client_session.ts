@@ -23,6 +23,8 @@ export interface ClientSessionOptions {
   readonly services: readonly Service[];
   /** Seconds that the exchange may take. */
   readonly handshakeSeconds: number;
+  /** Gives up on the exchange. */
+  readonly signal: AbortSignal;
   readonly port: PortChoice;
   readonly openDataPath: (options: DataPathOptions) => DataPath;
 }
@@ -62,6 +64,8 @@ export class ClientSession implements AsyncDisposable {
       late = true;
       connection.abort();
     }, options.handshakeSeconds * 1000);
+    const giveUp = () => connection.abort();
+    options.signal.addEventListener("abort", giveUp, { once: true });
     try {
       const establishment = await establish({
         exchange: new ClientExchange(
@@ -85,6 +89,7 @@ export class ClientSession implements AsyncDisposable {
     } catch (error) {
       connection.sendLast(errorMessage(error));
       await connection.close();
+      options.signal.throwIfAborted();
       if (!late) throw error;
       throw new RdmaError(
         "exchange_timeout",
@@ -94,6 +99,7 @@ export class ClientSession implements AsyncDisposable {
       );
     } finally {
       clearTimeout(deadline);
+      options.signal.removeEventListener("abort", giveUp);
     }
   }
 

@@ -1,3 +1,4 @@
+import { peerError } from "../control/exchange.ts";
 import { decode, type Message, type Service } from "../control/messages.ts";
 import { ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { ControlConnection } from "./control_connection.ts";
@@ -112,7 +113,7 @@ export class ControlLoop {
       case "REPLY":
         return this.#settle(message);
       case "ERROR":
-        throw new RefusedError(message.body.code, message.body.text);
+        throw peerError(this.#options.onRequest ? "server" : "client", message.body);
       default:
         throw new ProtocolError("out_of_turn", `${message.name} in an established session`);
     }
@@ -124,7 +125,7 @@ export class ControlLoop {
     if (this.#working.size >= MAX_REQUESTS) {
       throw new ProtocolError("requests", `more than ${MAX_REQUESTS} requests at once`);
     }
-    const work = onRequest(service, body)
+    const work = Promise.try(() => onRequest(service, body))
       .then((result) => ({ id, body: result ?? null }), (error) => ({ id, error: asReply(error) }))
       .then((reply) => connection.send({ name: "REPLY", body: reply }))
       .catch(() => {})
@@ -157,7 +158,7 @@ export class ControlLoop {
 }
 
 function asReply(error: unknown): { code: string; text: string } {
-  return error instanceof VerbsealError
+  return error instanceof VerbsealError && error.code !== "internal"
     ? { code: error.code.slice(0, 64), text: error.message.slice(0, 1024) }
     : { code: "internal", text: "internal error" };
 }

@@ -1,9 +1,12 @@
 import type { AgreedPath, ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
 import type { Hello, QueuePairNumbers, Welcome } from "../control/messages.ts";
-import { TlsError, type VerbsealError } from "../errors.ts";
+import { errorText, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
+import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { ConnectOrder, DataPath } from "./data_path.ts";
+
+const log = logger("session");
 
 /** What was agreed, for logs and for `--json`. PSNs are those of the first packets. */
 export interface Established {
@@ -74,6 +77,16 @@ class Driver {
       steps.push(...exchange.receive(frame));
     }
     return this.#agreed!;
+  }
+
+  /** Frees what there is; the link also when the data path cannot be closed. */
+  async release(): Promise<void> {
+    try {
+      const final = await this.dataPath?.close();
+      if (final) this.options.psns.retire(final.qpn, final.sqPsn);
+    } finally {
+      this.link?.[Symbol.dispose]();
+    }
   }
 
   async #take(step: Step): Promise<Step[]> {
@@ -153,21 +166,20 @@ export async function establish(options: EstablishOptions): Promise<Establishmen
     const agreed = await driver.run();
     return { agreed, dataPath: driver.dataPath!, link: driver.link! };
   } catch (error) {
-    const final = await driver.dataPath?.close();
-    if (final) options.psns.retire(final.qpn, final.sqPsn);
-    driver.link?.[Symbol.dispose]();
+    await driver.release().catch((failure) =>
+      log.error("resources of a session could not be freed", { error: errorText(failure) })
+    );
     throw error;
   }
 }
 
 /** The ERROR message that tells the peer about a failure: its code, and its text unless it is internal. */
 export function errorMessage(error: unknown) {
-  const known = error instanceof Error && "code" in error && "remedy" in error;
-  const { code, message } = known
-    ? error as VerbsealError
+  const { code, message } = error instanceof VerbsealError && error.code !== "internal"
+    ? error
     : { code: "internal", message: "internal error" };
   return {
     name: "ERROR" as const,
-    body: { code: String(code).slice(0, 64), text: message.slice(0, 1024) },
+    body: { code: code.slice(0, 64), text: message.slice(0, 1024) },
   };
 }

@@ -249,10 +249,12 @@ export class LocalDataPath implements DataPath, ServiceAccess {
   }
 
   #asyncEvent(event: AsyncEvent): void {
-    const ours = event.qpn === undefined
-      ? event.port === undefined || event.port === this.#options.port.port
-      : event.qpn === this.#resources?.queuePair.qpn;
-    if (!event.fatal || !ours) return;
+    const { qpn, completionQueue, port } = event;
+    const { queuePair, queue } = this.#resources!;
+    const others = (qpn !== undefined && qpn !== queuePair.qpn) ||
+      (completionQueue !== undefined && completionQueue !== queue.address) ||
+      (port !== undefined && port !== this.#options.port.port);
+    if (!event.fatal || others) return;
     this.#fail(
       new RdmaError(
         event.name.toLowerCase(),

@@ -2,6 +2,7 @@
 import { encodeHex } from "@std/encoding/hex";
 import { RdmaError } from "../errors.ts";
 import {
+  type CmConnection,
   CmListener,
   connect,
   type ConnectionParameters,
@@ -29,12 +30,29 @@ function parameters({ local, path }: ConnectOrder): ConnectionParameters {
   };
 }
 
-function checkPeer(remoteQpn: number, order: ConnectOrder): void {
-  if (remoteQpn === order.remote.qpn) return;
-  throw new RdmaError(
-    "cm_other_peer",
-    `the connection manager connects to queue pair ${remoteQpn}, agreed was ${order.remote.qpn}`,
-  );
+/**
+ * What the connection manager gives for the transitions, if it is what was agreed in TLS: it comes
+ * from messages in the clear, and from routing.
+ *
+ * @throws RdmaError when another queue pair or port is meant, here or at the peer
+ */
+function agreedAttributes(connection: CmConnection, { local, remote }: ConnectOrder) {
+  const attributes = connection.attributes();
+  const meant = [
+    ["queue pair", connection.remoteQpn, remote.qpn],
+    ["GID", attributes.rtr.addressVector?.dgid, remote.gid],
+    ["GID of this host", connection.local?.gid, local.gid],
+  ];
+  for (const [what, found, agreed] of meant) {
+    if (found !== agreed) {
+      throw new RdmaError(
+        "cm_other_peer",
+        `the connection manager connects to ${what} ${found}, agreed was ${agreed}`,
+        "let both sides choose the port with --device",
+      );
+    }
+  }
+  return attributes;
 }
 
 /** The client's side: asks the server's connection manager at `address` and `port`. */
@@ -55,8 +73,7 @@ export function managedClient(
         privateData: new Uint8Array(token),
       }, AbortSignal.timeout(PATIENCE)),
     );
-    checkPeer(connection.remoteQpn, order);
-    await dataPath.connect({ ...order, managed: connection.attributes() });
+    await dataPath.connect({ ...order, managed: agreedAttributes(connection, order) });
     connection.establish();
     building.move();
     return connection;
@@ -83,7 +100,6 @@ export class ManagedServer implements Disposable {
   readonly connectQueuePair: ConnectQueuePair = async (dataPath, order, token) => {
     using building = new DisposableStack();
     const connection = building.use(await this.#expect(encodeHex(token)));
-    checkPeer(connection.remoteQpn, order);
     await this.#accept(connection, dataPath, order);
     building.move();
     return connection;
@@ -98,7 +114,7 @@ export class ManagedServer implements Disposable {
     dataPath: DataPath,
     order: ConnectOrder,
   ): Promise<void> {
-    await dataPath.connect({ ...order, managed: connection.attributes() });
+    await dataPath.connect({ ...order, managed: agreedAttributes(connection, order) });
     await connection.accept(parameters(order), AbortSignal.timeout(PATIENCE));
   }
 

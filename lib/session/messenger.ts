@@ -1,5 +1,5 @@
 import { Memory } from "../../ffi/memory.ts";
-import { ProtocolError } from "../errors.ts";
+import { ProtocolError, VerbsealError } from "../errors.ts";
 import type { MemoryRegion } from "../rdma/memory_region.ts";
 import type { ProtectionDomain } from "../rdma/protection_domain.ts";
 import type { QueuePair } from "../rdma/queue_pair.ts";
@@ -78,7 +78,6 @@ export class Messenger implements Disposable {
   #nextSlot = 0;
   #freeSlots = MESSAGE_SENDS;
   #unsignalled = 0;
-  #drained: PromiseWithResolvers<void> | undefined;
 
   constructor(options: MessengerOptions) {
     this.#options = options;
@@ -117,23 +116,20 @@ export class Messenger implements Disposable {
    *
    * @param kind 1 to 255
    * @param id 32 bits
-   * @throws VerbsError when the queue pair does not take it
+   * @throws VerbsealError when it is too long, VerbsError when the queue pair does not take it
    */
   send(kind: number, id: number, body: Uint8Array): void {
     if (body.length > this.#options.messageBytes) {
-      throw new RangeError(`message of ${body.length} bytes, of ${this.#options.messageBytes}`);
+      throw new VerbsealError(
+        "message_length",
+        `a message of ${body.length} bytes is more than the ${this.#options.messageBytes} agreed`,
+        "send a shorter one, or start the server with a larger --max-message",
+      );
     }
     const message: Outgoing = { kind, id, body, sent: 0 };
     if (this.#queue.length === 0 && this.#sendFragments(message)) return;
     this.#queue.push({ ...message, body: body.slice() });
     this.#queuedBytes += body.length + WAITING_BYTES;
-  }
-
-  /** Resolves when all messages are with the device. */
-  drained(): Promise<void> {
-    if (this.#queue.length === 0) return Promise.resolve();
-    this.#drained ??= Promise.withResolvers<void>();
-    return this.#drained.promise;
   }
 
   /**
@@ -223,10 +219,6 @@ export class Messenger implements Disposable {
     }
     while (this.#withheld.length > 0 && this.#queuedBytes <= this.#options.maxQueuedBytes) {
       this.#release(this.#withheld.pop()!);
-    }
-    if (this.#queue.length === 0) {
-      this.#drained?.resolve();
-      this.#drained = undefined;
     }
     if (this.#creditsToReturn >= this.#options.receives / 2) this.#returnCredits();
   }

@@ -32,6 +32,7 @@ export class ServerSession {
   readonly #incoming: IncomingConnection;
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
+  #agent = "";
   #loop: ControlLoop | undefined;
   #dataPath: DataPath | undefined;
   #link: Disposable | undefined;
@@ -62,6 +63,7 @@ export class ServerSession {
       log.info("session established", {
         session,
         peer,
+        agent: this.#agent,
         qpn: local.qpn,
         psn: hex24(local.psn),
         gid: local.gid,
@@ -127,7 +129,7 @@ export class ServerSession {
     }
   }
 
-  #admit({ offers }: Hello): Pick<Welcome, "choices" | "limits"> {
+  #admit({ offers, agent }: Hello): Pick<Welcome, "choices" | "limits"> {
     const { limits, services, connectQueuePair, admission } = this.#context;
     const connect = offers.connect.find((way) => connectQueuePair[way]);
     if (!connect) {
@@ -146,6 +148,7 @@ export class ServerSession {
     if (common.length === 0) {
       throw new RefusedError("service", `this server offers ${services.join(", ")} only`);
     }
+    this.#agent = agent;
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname));
     return {
       choices: { provider: "verbs", connect, seal: "off", services: common },
@@ -183,17 +186,21 @@ export class ServerSession {
     ]);
   }
 
+  /** Frees everything; each step is done whatever becomes of the one before. */
   async #end(): Promise<void> {
     const closing = this.#connection?.close();
-    const final = await this.#dataPath?.close().catch((error) => {
-      log.error("resources of a session could not be freed", { error: errorText(error) });
-      return undefined;
+    const steps = new AsyncDisposableStack();
+    steps.defer(() => this.#admitted.dispose());
+    steps.defer(() => this.#incoming.abort());
+    steps.defer(() => closing);
+    steps.defer(() => this.#link?.[Symbol.dispose]());
+    steps.defer(async () => {
+      const final = await this.#dataPath?.close();
+      if (final) this.#context.psns.retire(final.qpn, final.sqPsn);
     });
-    if (final) this.#context.psns.retire(final.qpn, final.sqPsn);
-    this.#link?.[Symbol.dispose]();
-    await closing;
-    this.#incoming.abort();
-    this.#admitted.dispose();
+    await steps.disposeAsync().catch((error) =>
+      log.error("resources of a session could not be freed", { error: errorText(error) })
+    );
   }
 }
 

@@ -10,6 +10,5 @@ export const WorkRequestId = {
   transfer: (slot: number) => TRANSFER | slot,
   isReceive: (id: number) => (id & OWNER) === RECEIVE,
   isSend: (id: number) => (id & OWNER) === SEND,
-  isTransfer: (id: number) => (id & OWNER) === TRANSFER,
   slot: (id: number) => id & ~OWNER,
 } as const;

@@ -44,8 +44,8 @@ class DataWorker {
     if (this.#death) return Promise.reject(this.#death);
     const call = ++this.#lastCall;
     const answer = Promise.withResolvers<unknown>();
+    this.#worker.postMessage({ call, session, method, args }); // throws what cannot be cloned
     this.#calls.set(call, answer);
-    this.#worker.postMessage({ call, session, method, args });
     return answer.promise as Promise<MethodResult<M>>;
   }
 

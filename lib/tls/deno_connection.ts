@@ -112,6 +112,7 @@ class DenoConnection implements TlsConnection {
     } finally {
       clearTimeout(timer);
       this.#closed = true;
+      closed.add(this.#tls);
       closeQuietly(this.#tls);
     }
   }
@@ -133,8 +134,13 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
   return joined;
 }
 
+/** Connections that are closed: their addresses may be another's by now. */
+const closed = new WeakSet<Deno.Conn<Deno.NetAddr>>();
+
 /** Closes whatever state the connection is in. */
 export function closeAtOnce(connection: Deno.Conn<Deno.NetAddr>): void {
+  if (closed.has(connection)) return;
+  closed.add(connection);
   shutDown(connection);
   closeQuietly(connection);
 }

@@ -12,8 +12,9 @@ const addressLength = 128;
  */
 export function descriptorOf(local: Deno.NetAddr, peer?: Deno.NetAddr): number | undefined {
   for (const descriptor of openDescriptors()) {
-    if (!isAt(libc().getsockname, descriptor, local)) continue;
-    if (isAt(libc().getpeername, descriptor, peer)) return descriptor;
+    // Most descriptors have no such peer: asking for it first saves the other call.
+    if (!isAt(libc().getpeername, descriptor, peer)) continue;
+    if (isAt(libc().getsockname, descriptor, local)) return descriptor;
   }
   return undefined;
 }
@@ -33,21 +34,23 @@ function* upToFirstClosed(): Generator<number> {
   }
 }
 
+/** Where addresses are written to, one at a time. */
+const address = new Uint8Array(addressLength);
+const view = new DataView(address.buffer);
+const family = new Uint16Array(address.buffer, 0, 1);
+const length = new Uint32Array(1);
+
 type NameCall = (descriptor: number, address: BufferSource, length: BufferSource) => number;
 
 /** Whether a socket's address, as `call` tells it, is `expected`; undefined means none at all. */
 function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr | undefined): boolean {
-  const address = new Uint8Array(addressLength);
-  if (call(descriptor, address, Uint32Array.of(addressLength)) !== 0) {
-    return expected === undefined;
-  }
+  length[0] = addressLength;
+  if (call(descriptor, address, length) !== 0) return expected === undefined;
   if (expected === undefined) return false;
-  const view = new DataView(address.buffer);
-  const family = new Uint16Array(address.buffer)[0];
   if (view.getUint16(2) !== expected.port) return false;
   const bytes = ipaddr.parse(expected.hostname).toByteArray();
-  const [at, length] = family === C.AF_INET6 ? [8, 16] : [4, 4];
-  return bytes.length === length && bytes.every((byte, index) => address[at + index] === byte);
+  const [at, count] = family[0] === C.AF_INET6 ? [8, 16] : [4, 4];
+  return bytes.length === count && bytes.every((byte, index) => address[at + index] === byte);
 }
 
 /**

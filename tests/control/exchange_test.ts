@@ -198,13 +198,16 @@ for (const [state, expected] of Object.entries(turns)) {
 Deno.test("an ERROR ends the exchange in any state, with its reason", () => {
   for (const state of Object.keys(turns)) {
     const error = assertThrows(
-      () =>
-        serverIn(state).receive(encode({ name: "ERROR", body: { code: "full", text: "no room" } })),
-      RefusedError,
-      "no room",
+      () => serverIn(state).receive(encode({ name: "ERROR", body: { code: "proof", text: "?" } })),
+      ProtocolError,
+      "proof: ?",
     );
-    assertEquals(error.code, "full");
+    assertEquals(error.code, "client_error", "a client does not choose the server's words");
   }
+  const client = new ClientExchange(hello);
+  client.start();
+  const refused = encode({ name: "ERROR", body: { code: "full", text: "no room" } });
+  assertEquals(assertThrows(() => client.receive(refused), RefusedError).code, "full");
 });
 
 Deno.test("a server cannot choose what the client did not offer", () => {

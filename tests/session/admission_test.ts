@@ -106,13 +106,13 @@ Deno.test("only so many connections may be in the exchange at once", () => {
 
 Deno.test("of addresses without number the idle ones are forgotten, and no session is", () => {
   const { door } = admission({ clientsPerAddress: 1, connectionsPerSecond: 1, handshakes: 1e6 });
-  const idle = () => door.connection("10.0.0.9");
+  const idle = () => door.connection("10.0.0.9")[Symbol.dispose]();
   door.session("10.0.0.1");
   idle();
   assertEquals(refusal(idle), "connection_rate");
   for (let index = 0; index < 70_000; index++) {
     const network = `${(index >> 16).toString(16)}:${(index & 0xffff).toString(16)}`;
-    door.connection(`2001:db8:${network}::1`);
+    door.connection(`2001:db8:${network}::1`)[Symbol.dispose]();
   }
   idle();
   assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");

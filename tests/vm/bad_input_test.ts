@@ -236,7 +236,7 @@ for (const name of Object.keys(FrameType) as FrameName[]) {
   });
 }
 
-attackTest("an ERROR of the client's own", "gave_up", async (client) => {
+attackTest("an ERROR of the client's own", "client_error", async (client) => {
   await client.enter();
   await client.send({ name: "ERROR", body: { code: "gave_up", text: "enough" } });
 });

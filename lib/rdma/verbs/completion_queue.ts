@@ -49,6 +49,7 @@ function createQueue(
 /** A completion queue with a completion channel of its own. */
 export class VerbsCompletionQueue extends VerbsObject implements CompletionQueue {
   readonly completions = new WorkCompletions(batch);
+  readonly address: number;
   readonly #channel: CompletionChannel;
   readonly #poll: FunctionCall;
   readonly #requestNotify: FunctionCall;
@@ -65,7 +66,7 @@ export class VerbsCompletionQueue extends VerbsObject implements CompletionQueue
     );
     this.#channel = channel;
     const ops = ibvContext.at(context);
-    const self = Number(addressOf(this.pointer));
+    const self = this.address = Number(addressOf(this.pointer));
     this.#poll = new FunctionCall(pointerAt(ops.get("ops.poll_cq"))!, [
       "pointer", // struct ibv_cq *cq
       "sint32", // int num_entries
@@ -128,6 +129,7 @@ export class VerbsCompletionQueue extends VerbsObject implements CompletionQueue
   }
 
   override [Symbol.dispose](): void {
+    if (this.disposed) return;
     // The events end first, then the queue, then the channel it refers to.
     forget(this.#channel.fd);
     super[Symbol.dispose]();

@@ -213,10 +213,7 @@ export async function connect(
   options: ConnectOptions,
   signal: AbortSignal,
 ): Promise<OutgoingConnection> {
-  const parameters = connectionParameters(options)
-    .set("private_data", addressOf(pointerOf(options.privateData)))
-    .set("private_data_len", privateDataLength(options.privateData))
-    .set("retry_count", options.retryCount);
+  const privateDataBytes = privateDataLength(options.privateData);
   const identifier = openIdentifier(`${options.address} port ${options.port}`);
   using failure = new DisposableStack();
   failure.use(identifier);
@@ -224,6 +221,11 @@ export async function connect(
   const routed = librdmacm().rdma_resolve_route(identifier.pointer, resolveTimeout);
   identifier.check("rdma_resolve_route", routed);
   await identifier.expect(CM.RDMA_CM_EVENT_ROUTE_RESOLVED, signal);
+  // Only now: nothing else keeps the private data reachable while events are awaited.
+  const parameters = connectionParameters(options)
+    .set("private_data", addressOf(pointerOf(options.privateData)))
+    .set("private_data_len", privateDataBytes)
+    .set("retry_count", options.retryCount);
   const asked = librdmacm().rdma_connect(identifier.pointer, parameters.pointer);
   identifier.check("rdma_connect", asked);
   const { remoteQpn } = await identifier.expect(CM.RDMA_CM_EVENT_CONNECT_RESPONSE, signal);

@@ -12,6 +12,7 @@ import {
   V,
 } from "../../../ffi/libibverbs.ts";
 import { errno } from "../../../ffi/libc.ts";
+import { libffi } from "../../../ffi/libffi.ts";
 import { formatGid, type GidType, pathMtuFromEnum } from "../address.ts";
 import type { AsyncEvent, Device, DeviceLimits, GidEntry, Port, PortState } from "../device.ts";
 import { RdmaError } from "../../errors.ts";
@@ -59,17 +60,27 @@ const harmlessEvents: ReadonlySet<string> = new Set([
   "IBV_EVENT_QP_LAST_WQE_REACHED",
 ]);
 
-/** Calls `use` with every device that libibverbs lists; the list is freed afterwards. */
+function describe(device: Deno.PointerObject): { name: string; transport: number } {
+  const fields = ibvDevice.at(device);
+  return { name: textOf(fields.get("name")), transport: fields.get("transport_type") };
+}
+
+/**
+ * Calls `use` with every device that libibverbs lists and whose queue pairs are InfiniBand's, also
+ * over Ethernet: iWARP's are not. The list is freed afterwards.
+ */
 function withDevices<T>(use: (devices: { name: string; device: Deno.PointerObject }[]) => T): T {
   const count = new Int32Array(new ArrayBuffer(4));
   const list = libibverbs().ibv_get_device_list(pointerOf(count));
   if (list === null) throw new VerbsError("ibv_get_device_list", errno());
   try {
     const pointers = new Deno.UnsafePointerView(list);
-    return use(Array.from({ length: count[0]! }, (_, index) => {
+    const devices = Array.from({ length: count[0]! }, (_, index) => {
       const device = pointers.getPointer(8 * index)!;
-      return { name: textOf(ibvDevice.at(device).get("name")), device };
-    }));
+      const { name, transport } = describe(device);
+      return { name, transport, device };
+    });
+    return use(devices.filter(({ transport }) => transport === V.IBV_TRANSPORT_IB));
   } finally {
     libibverbs().ibv_free_device_list(list);
   }
@@ -99,6 +110,7 @@ export class VerbsDevice extends VerbsObject implements Device {
 
   /** @throws VerbsError when the device is not there or may not be opened */
   constructor(readonly name: string) {
+    libffi(); // a queue that is made before it is found missing would be left behind
     super(
       "ibv_open_device",
       withDevices((devices) => {
@@ -226,6 +238,7 @@ export class VerbsDevice extends VerbsObject implements Device {
         name,
         fatal: !harmlessEvents.has(name) && !name.startsWith("event "),
         ...(queuePairEvents.has(name) ? { qpn: ibvQp.at(pointerAt(element)!).get("qp_num") } : {}),
+        ...(name === "IBV_EVENT_CQ_ERR" ? { completionQueue: Number(element) } : {}),
         ...(portEvents.has(name) ? { port: Number(BigInt.asIntN(32, element)) } : {}),
       };
     } finally {

@@ -9,6 +9,7 @@ import {
   type EventSource,
 } from "./communication_identifier.ts";
 import { callError } from "./connection_error.ts";
+import { withLibraries } from "./library_error.ts";
 import { VerbsObject } from "./object.ts";
 import { addressIn } from "./socket_address.ts";
 
@@ -91,7 +92,7 @@ export class EventChannel extends VerbsObject implements EventSource {
  * @throws RdmaError when the kernel has no connection manager, or does not let this user have it
  */
 export function openIdentifier(where: string): CommunicationIdentifier {
-  const channel = new EventChannel();
+  const channel = withLibraries(() => new EventChannel());
   const out = new BigUint64Array(new ArrayBuffer(8));
   const result = librdmacm()
     .rdma_create_id(channel.pointer, pointerOf(out), null, CM.RDMA_PS_TCP);
