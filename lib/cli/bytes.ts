@@ -1,7 +1,10 @@
+import { Buffer } from "node:buffer";
 import { buffer } from "node:stream/consumers";
 import { encodeBase64 } from "@std/encoding/base64";
-import { writeBytes, writeText } from "../telemetry/streams.ts";
+import { writeBytes } from "../telemetry/streams.ts";
 import type { Output } from "./output.ts";
+
+const lineFeed = new TextEncoder().encode("\n");
 
 /** All that comes on standard input. */
 export async function readInput(): Promise<Uint8Array> {
@@ -22,8 +25,8 @@ export function showBytes(
   options: { line: boolean },
 ): void {
   if (!output.json) {
-    writeBytes(Deno.stdout, bytes);
-    if (options.line || Deno.stdout.isTerminal()) writeText(Deno.stdout, "\n");
+    const line = options.line || Deno.stdout.isTerminal();
+    writeBytes(Deno.stdout, line ? Buffer.concat([bytes, lineFeed]) : bytes);
     return;
   }
   const text = textOf(bytes);

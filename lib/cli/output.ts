@@ -33,7 +33,8 @@ export function outputOf(command: Command): Output {
  */
 export function reportFailure(error: unknown, options: { json: boolean; stack: boolean }): number {
   const { code, message, remedy, exitCode } = describe(error);
-  const sentences = [message, remedy].filter((text) => text !== "").map(withFullStop).join(" ");
+  const sentences = [message, capitalized(remedy)].filter((text) => text !== "")
+    .map(withFullStop).join(" ");
   try {
     writeText(Deno.stderr, `verbseal: ${sentences}\n`);
     if (options.stack && error instanceof Error) writeText(Deno.stderr, `${error.stack}\n`);
@@ -60,6 +61,10 @@ function describe(error: unknown) {
 /** Text of libraries comes with line breaks, that of peers with worse. */
 function oneLine(text: string): string {
   return printable(text.trim().replaceAll(/\s*\n\s*/g, " "));
+}
+
+function capitalized(text: string): string {
+  return text.slice(0, 1).toUpperCase() + text.slice(1);
 }
 
 function withFullStop(text: string): string {

@@ -133,7 +133,7 @@ function noPort(wanted: string, candidates: DevicePort[]): RdmaError {
       : new RdmaError(
         "device_not_found",
         `there is no RDMA device or port ${wanted}`,
-        "verbseal devices lists those that there are",
+        "see what there is with verbseal devices",
       );
   }
   const states = candidates.map(({ device, port }) =>

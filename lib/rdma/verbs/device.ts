@@ -119,7 +119,7 @@ export class VerbsDevice extends VerbsObject implements Device {
           throw new RdmaError(
             "device_not_found",
             `there is no RDMA device ${name}`,
-            "verbseal devices lists those that there are",
+            "see what there is with verbseal devices",
           );
         }
         return libibverbs().ibv_open_device(found.device);
