@@ -117,3 +117,13 @@ Deno.test("of addresses without number the idle ones are forgotten, and no sessi
   idle();
   assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");
 });
+
+Deno.test("one address cannot take all places of unfinished exchanges", () => {
+  const { door } = admission({ handshakes: 8 });
+  const first = door.connection("10.0.0.1");
+  door.connection("10.0.0.1");
+  assertEquals(refusal(() => door.connection("10.0.0.1")), "handshakes_per_address");
+  door.connection("10.0.0.2");
+  first[Symbol.dispose]();
+  door.connection("10.0.0.1");
+});
