@@ -46,6 +46,14 @@ export function createProgram(): Command {
     .addOption(logOption("--log-level <level>", "least serious level to log", logLevels, "info"))
     .addOption(logOption("--log-format <format>", "format of the log", logFormats, "text"))
     .configureHelp({ showGlobalOptions: true })
+    .addHelpText(
+      "after",
+      examples(
+        ["verbseal devices", "is there an RDMA port, and which would be used?"],
+        ["verbseal certs init && verbseal server --root /srv/files", "a server of files"],
+        ["verbseal client put localhost data.bin --ca certs/ca.pem", "a client of it"],
+      ),
+    )
     .configureOutput({
       writeOut: (text) => writeText(Deno.stdout, text),
       writeErr: (text) => writeText(Deno.stderr, text),
