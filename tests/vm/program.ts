@@ -5,7 +5,8 @@ import { join } from "node:path";
 /** Address of the guest's RDMA port. */
 export const guestAddress = "10.9.0.1";
 
-const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
+/** Path of the compiled program. */
+export const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
 
 /** How a run of the program ended. */
 export interface Run {

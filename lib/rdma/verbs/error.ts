@@ -1,18 +1,23 @@
 import { errnoName } from "../../../ffi/libc.ts";
 import { RdmaError } from "../../errors.ts";
 
+const lockedMemory =
+  "raise the locked-memory limit (ulimit -l unlimited, LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container)";
+const deviceFiles = "the user needs access to /dev/infiniband/uverbs*";
+
 /** Likely causes by call and error number, from the man pages and from what the kernel does. */
 const remedies: Readonly<Record<string, string>> = {
-  "ibv_reg_mr ENOMEM":
-    "raise the locked-memory limit (ulimit -l unlimited, LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container)",
+  "ibv_reg_mr ENOMEM": lockedMemory,
+  "ibv_reg_mr EPERM": lockedMemory, // with a limit of 0
   "ibv_create_cq ENOMEM":
     "raise the locked-memory limit (ulimit -l), or lower the number of clients",
   "ibv_create_qp ENOMEM":
     "raise the locked-memory limit (ulimit -l), or lower the number of clients",
   "ibv_create_qp EINVAL":
     "the device holds fewer work requests, buffers or inline bytes than asked",
-  "ibv_open_device EACCES": "the user needs access to /dev/infiniband/uverbs*",
-  "ibv_open_device EPERM": "the user needs access to /dev/infiniband/uverbs*",
+  "ibv_open_device EACCES": deviceFiles,
+  "ibv_open_device EPERM": deviceFiles,
+  "ibv_open_device ENOENT": deviceFiles, // libibverbs then looks for the device elsewhere, in vain
   "ibv_post_send ENOMEM": "the send queue is full: take completions before posting more",
   "ibv_post_recv ENOMEM": "the receive queue is full",
 };
