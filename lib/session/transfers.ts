@@ -29,7 +29,12 @@ export class Transfers {
     this.#requests.prepare(slot, WorkRequestId.transfer(slot), opcode, SendFlag.SIGNALED)
       .buffer(slot, local.address + localOffset, length, local.lkey)
       .remote(slot, remote.address, remote.rkey);
-    this.queuePair.postSend(this.#requests, slot);
+    try {
+      this.queuePair.postSend(this.#requests, slot);
+    } catch (error) {
+      this.#giveSlotBack(slot);
+      throw error;
+    }
     const done = Promise.withResolvers<void>();
     this.#pending.set(slot, done);
     await done.promise;
@@ -38,8 +43,7 @@ export class Transfers {
   completed(slot: number): void {
     this.#pending.get(slot)?.resolve();
     this.#pending.delete(slot);
-    this.#free.push(slot);
-    this.#waiting.shift()?.resolve();
+    this.#giveSlotBack(slot);
   }
 
   /** The session ends: all transfers under way and waiting are rejected. */
@@ -48,6 +52,11 @@ export class Transfers {
     for (const { reject } of [...this.#pending.values(), ...this.#waiting]) reject(reason);
     this.#pending.clear();
     this.#waiting.length = 0;
+  }
+
+  #giveSlotBack(slot: number): void {
+    this.#free.push(slot);
+    this.#waiting.shift()?.resolve();
   }
 
   async #takeSlot(): Promise<number> {

@@ -257,16 +257,19 @@ export class HostileClient implements Disposable {
     this.#end = undefined;
   }
 
-  /** Ends the connection as TLS wants it, without a BYE. */
+  /** Ends the connection as TLS wants it, without a BYE. The queue pair stays: its end would be another reason. */
   hangUp(): void {
-    this.dropQueuePair();
     closeQuietly(this.#tls);
   }
 
-  /** Vanishes: no BYE, no end of TLS. */
+  /** Vanishes: no BYE, no end of TLS. The queue pair stays, as above. */
+  vanish(): void {
+    closeAtOnce(this.#tls);
+  }
+
   [Symbol.dispose](): void {
     this.dropQueuePair();
-    closeAtOnce(this.#tls);
+    this.vanish();
   }
 
   get #port() {

@@ -1,0 +1,131 @@
+import { assertEquals } from "@std/assert";
+import { deadline } from "@std/async/deadline";
+import { isDeepStrictEqual } from "node:util";
+import { VerbsDevice } from "../../lib/rdma/verbs/device.ts";
+import { Client } from "../../lib/services/client.ts";
+import { HostileClient } from "./hostile_client.ts";
+import {
+  eventually,
+  guestAddress,
+  type LogLine,
+  rdmaResources,
+  RunningServer,
+  Workspace,
+} from "./program.ts";
+import { rxe, verbsTest } from "./resources.ts";
+
+/** Seconds; the guest's two processors are emulated and take about one for an exchange. */
+export const HANDSHAKE = 4;
+export const IDLE = 6;
+
+/** One server for all attacks, and one client that means well and must notice none of them. */
+export class Scene implements AsyncDisposable {
+  static current: Scene;
+
+  private constructor(
+    readonly workspace: Workspace,
+    readonly authority: string,
+    readonly server: RunningServer,
+    readonly device: VerbsDevice,
+    readonly honest: Client,
+    /** What the kernel holds with the honest client alone. */
+    readonly resources: Record<string, number>,
+    private readonly stack: AsyncDisposableStack,
+  ) {}
+
+  static async create(): Promise<Scene> {
+    await using building = new AsyncDisposableStack();
+    const workspace = building.use(await Workspace.create());
+    const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+    const limits = ["--handshake-timeout", `${HANDSHAKE}s`, "--idle-timeout", `${IDLE}s`];
+    const server = building.use(await RunningServer.start(workspace, limits));
+    const device = building.use(new VerbsDevice(rxe));
+    const honest = building.use(
+      await Client.open({
+        server: { hostname: guestAddress, port: server.port },
+        trust: { authorities: [authority] },
+        device: "auto",
+        connect: "tls",
+        cmPort: 4791,
+        handshakeSeconds: 10,
+        agent: "honest",
+      }),
+    );
+    const resources = await rdmaResources();
+    const stack = building.move();
+    return new Scene(workspace, authority, server, device, honest, resources, stack);
+  }
+
+  connect(alpnProtocols?: string[]): Promise<HostileClient> {
+    return HostileClient.connect(this.server, this.authority, this.device, alpnProtocols);
+  }
+
+  /** Log lines on the end of this client's session. */
+  ends(peer: string): LogLine[] {
+    return this.server.log.filter((line) => isEnd(line) && line.peer === peer);
+  }
+
+  /** The session's one log line. */
+  async ended(peer: string, milliseconds = 5000): Promise<LogLine> {
+    const line = this.server.logged((line) => isEnd(line) && line.peer === peer);
+    return await deadline(line, milliseconds);
+  }
+
+  /** Nothing is left of others, and the honest client is served as if nothing had happened. */
+  async unharmed(): Promise<void> {
+    const back = async () => isDeepStrictEqual(await rdmaResources(), this.resources);
+    // The comparison tells more than the wait.
+    await eventually("resources are back", back, 1000).catch(() => {});
+    assertEquals(await rdmaResources(), this.resources);
+    const body = crypto.getRandomValues(new Uint8Array(20_000));
+    const { session, messages } = this.honest;
+    assertEquals(await deadline(session.during(messages.ask("ECHO", body)), 3000), body);
+  }
+
+  filesLeft(): string[] {
+    return [...Deno.readDirSync(this.workspace.root)].map(({ name }) => name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stack.disposeAsync();
+  }
+}
+
+/** Whether a log line is the one that ends a session. */
+export function isEnd({ message }: LogLine): boolean {
+  return message === "session ended";
+}
+
+// For each test file that imports this one.
+Deno.test.beforeAll(async () => {
+  Scene.current = await Scene.create();
+});
+
+Deno.test.afterAll(async () => {
+  await Scene.current[Symbol.asyncDispose]();
+});
+
+/** An attack after the TLS handshake: the server ends that session, for this reason, and no other. */
+export function attackTest(
+  name: string,
+  reason: string,
+  attack: (client: HostileClient, scene: Scene) => Promise<void>,
+): void {
+  verbsTest(`${name}: ${reason}`, async () => {
+    const scene = Scene.current;
+    using client = await scene.connect();
+    await deadline(attack(client, scene), 10_000);
+    assertEquals((await scene.ended(client.peer)).reason, reason);
+    client.dropQueuePair();
+    await scene.unharmed();
+    assertEquals(scene.ends(client.peer).length, 1);
+  });
+}
+
+/** Bytes of a frame that may say what is not so. */
+export function frame(type: number, length: number, body: number[] = []): Uint8Array {
+  const header = new DataView(new ArrayBuffer(8));
+  header.setUint32(0, type);
+  header.setUint32(4, length);
+  return new Uint8Array([...new Uint8Array(header.buffer), ...body]);
+}
