@@ -260,6 +260,20 @@ export const rlimit = struct("rlimit", 16, {
   "rlim_cur": [0, "u64"],
 });
 
+/** Ports and addresses of both families are in network byte order. */
+export const sockaddrIn = struct("sockaddr_in", 16, {
+  "sin_family": [0, "u16"],
+  "sin_port": [2, { bytes: 2 }],
+  "sin_addr": [4, { bytes: 4 }],
+});
+
+export const sockaddrIn6 = struct("sockaddr_in6", 28, {
+  "sin6_family": [0, "u16"],
+  "sin6_port": [2, { bytes: 2 }],
+  "sin6_addr": [8, { bytes: 16 }],
+  "sin6_scope_id": [24, "u32"],
+});
+
 /** Constants of the Linux ABI that the program uses, checked against the headers like the structures. */
 export const C = {
   PROT_READ: 1,
@@ -292,6 +306,7 @@ export const C = {
   S_IFREG: 0o100000,
   SYS_openat2: 437,
   RLIMIT_MEMLOCK: 8,
+  AF_INET: 2,
   AF_INET6: 10,
   SOL_SOCKET: 1,
   SO_KEEPALIVE: 9,

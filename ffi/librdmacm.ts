@@ -130,34 +130,16 @@ export const rdmaConnParam = struct("rdma_conn_param", 24, {
   "qp_num": [16, "u32"],
 });
 
-/** Ports and addresses of both families are in network byte order. */
-export const sockaddrIn = struct("sockaddr_in", 16, {
-  "sin_family": [0, "u16"],
-  "sin_port": [2, { bytes: 2 }],
-  "sin_addr": [4, { bytes: 4 }],
-});
-
-export const sockaddrIn6 = struct("sockaddr_in6", 28, {
-  "sin6_family": [0, "u16"],
-  "sin6_port": [2, { bytes: 2 }],
-  "sin6_addr": [8, { bytes: 16 }],
-  "sin6_scope_id": [24, "u32"],
-});
-
 /** All structures above, for the comparison with the headers. */
 export const rdmaCmStructures = [
   rdmaEventChannel,
   rdmaCmId,
   rdmaCmEvent,
   rdmaConnParam,
-  sockaddrIn,
-  sockaddrIn6,
 ];
 
-/** Constants of rdma_cma.h, and of the socket addresses it takes, under their C names. */
+/** Constants of rdma_cma.h under their C names. */
 export const CM = {
-  AF_INET: 2,
-  AF_INET6: 10,
   RDMA_PS_TCP: 0x0106,
   RDMA_CM_EVENT_ADDR_RESOLVED: 0,
   RDMA_CM_EVENT_ADDR_ERROR: 1,

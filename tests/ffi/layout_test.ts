@@ -1,5 +1,13 @@
 import { assertEquals } from "@std/assert";
-import { C, epollEvent, openHow, rlimit, statxBuffer } from "../../ffi/libc.ts";
+import {
+  C,
+  epollEvent,
+  openHow,
+  rlimit,
+  sockaddrIn,
+  sockaddrIn6,
+  statxBuffer,
+} from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
 import { V, verbsStructures, WC_STATUS_NAMES } from "../../ffi/libibverbs.ts";
 import { CM, rdmaCmStructures } from "../../ffi/librdmacm.ts";
@@ -39,6 +47,8 @@ const structures: readonly AnyLayout[] = [
   epollEvent,
   openHow,
   rlimit,
+  sockaddrIn,
+  sockaddrIn6,
   statxBuffer,
 ];
 

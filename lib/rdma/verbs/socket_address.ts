@@ -1,5 +1,5 @@
 import ipaddr from "ipaddr.js";
-import { CM, sockaddrIn, sockaddrIn6 } from "../../../ffi/librdmacm.ts";
+import { C, sockaddrIn, sockaddrIn6 } from "../../../ffi/libc.ts";
 import { RdmaError } from "../../errors.ts";
 
 /** A socket address in memory, for a call into C. */
@@ -20,10 +20,10 @@ export function socketAddress(address: string, port: number): SocketAddress {
   const octets = new Uint8Array(parsed.toByteArray());
   if (parsed instanceof ipaddr.IPv4) {
     return sockaddrIn.allocate()
-      .set("sin_family", CM.AF_INET).set("sin_port", networkPort).set("sin_addr", octets);
+      .set("sin_family", C.AF_INET).set("sin_port", networkPort).set("sin_addr", octets);
   }
   return sockaddrIn6.allocate()
-    .set("sin6_family", CM.AF_INET6).set("sin6_port", networkPort).set("sin6_addr", octets)
+    .set("sin6_family", C.AF_INET6).set("sin6_port", networkPort).set("sin6_addr", octets)
     .set("sin6_scope_id", parsed.zoneId === undefined ? 0 : scopeOf(parsed.zoneId));
 }
 
@@ -47,7 +47,7 @@ function scopeOf(zone: string): number {
 /** The IP address in a struct sockaddr_storage. */
 export function addressIn(storage: Uint8Array): string {
   const bytes = new Uint8Array(storage);
-  const octets = sockaddrIn.over(bytes).get("sin_family") === CM.AF_INET
+  const octets = sockaddrIn.over(bytes).get("sin_family") === C.AF_INET
     ? sockaddrIn.over(bytes).get("sin_addr")
     : sockaddrIn6.over(bytes).get("sin6_addr");
   return ipaddr.process(ipaddr.fromByteArray([...octets]).toString()).toString();
