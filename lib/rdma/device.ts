@@ -2,6 +2,9 @@ import type { CompletionQueue } from "./completion_queue.ts";
 import type { Gid, GidType, PathMtu } from "./address.ts";
 import type { ProtectionDomain } from "./protection_domain.ts";
 
+/** Who moves the packets: a device of libibverbs, or this program over UDP. On the wire they are the same. */
+export type Provider = "verbs" | "roce";
+
 /** What a device can hold at most (struct ibv_device_attr). */
 export interface DeviceLimits {
   readonly maxQueuePairs: number;
@@ -62,7 +65,9 @@ export interface AsyncEvent {
 /** An opened RDMA device. Disposing it closes it; everything made from it must be disposed before. */
 export interface Device extends Disposable {
   readonly name: string;
-  readonly provider: "verbs";
+  readonly provider: Provider;
+  /** UDP port that packets must be sent to, of the embedded provider; to all others it is 4791. */
+  readonly udpPort?: number;
   readonly firmware: string;
   readonly limits: DeviceLimits;
   /** The state of all ports now. */

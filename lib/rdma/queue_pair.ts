@@ -34,6 +34,8 @@ export interface AddressVector {
   /** Whether packets bear a global route header: always on RoCE. */
   readonly isGlobal: boolean;
   readonly port: number;
+  /** UDP port that the peer's packets go to, if not RoCEv2's own. A device only knows that one. */
+  readonly udpPort?: number;
 }
 
 /** Attributes of a queue pair (struct ibv_qp_attr): those given are set by a transition. */
