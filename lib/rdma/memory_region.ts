@@ -1,5 +1,12 @@
+import { V } from "../../ffi/libibverbs.ts";
+
 /** What a device may do with registered memory or through a queue pair (enum ibv_access_flags). */
 export type Access = "LOCAL_WRITE" | "REMOTE_WRITE" | "REMOTE_READ" | "REMOTE_ATOMIC";
+
+/** Access flags as C has them. */
+export function accessFlags(access: readonly Access[]): number {
+  return access.reduce((flags, name) => flags | V[`IBV_ACCESS_${name}`], 0);
+}
 
 /** Registered memory. Disposing it ends all access of the device and of the peer. */
 export interface MemoryRegion extends Disposable {

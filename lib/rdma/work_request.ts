@@ -87,6 +87,29 @@ class WorkRequestList {
     return this.#address + first * this.#size;
   }
 
+  /** The lower 32 bits of wr_id of a request that was prepared. */
+  wrIdOf(index: number): number {
+    return this.words[(index * this.#size + this.#wrId) >> 2]!;
+  }
+
+  /** Number of buffers of a request. */
+  bufferCount(index: number): number {
+    return this.words[(index * this.#size + this.#numSge) >> 2]!;
+  }
+
+  bufferAddress(index: number, buffer: number): number {
+    return this.addressAt(this.#sgeBase + (index * this.maxSge + buffer) * ibvSge.size);
+  }
+
+  /** Bytes. */
+  bufferLength(index: number, buffer: number): number {
+    return this.words[((this.#sgeBase + (index * this.maxSge + buffer) * ibvSge.size) >> 2) + 2]!;
+  }
+
+  bufferLkey(index: number, buffer: number): number {
+    return this.words[((this.#sgeBase + (index * this.maxSge + buffer) * ibvSge.size) >> 2) + 3]!;
+  }
+
   protected begin(index: number, wrId: number): void {
     this.checkIndex(index);
     const at = (index * this.#size + this.#wrId) >> 2;
@@ -99,6 +122,10 @@ class WorkRequestList {
     if (index < 0 || index >= this.capacity) {
       throw new RangeError(`work request ${index} of ${this.capacity}`);
     }
+  }
+
+  protected addressAt(offset: number): number {
+    return this.words[offset >> 2]! + this.words[(offset >> 2) + 1]! * high;
   }
 
   protected setAddress(offset: number, address: number): void {
@@ -166,6 +193,42 @@ export class SendWorkRequests extends WorkRequestList {
     this.view.setBigUint64(at + swap, swapWith, true);
     this.words[(at + atomicRkey) >> 2] = rkey;
     return this;
+  }
+
+  operationOf(index: number): Opcode {
+    return this.words[(index * ibvSendWr.size + opcode) >> 2] as Opcode;
+  }
+
+  flagsOf(index: number): number {
+    return this.words[(index * ibvSendWr.size + sendFlags) >> 2]!;
+  }
+
+  immediateOf(index: number): number {
+    return this.view.getUint32(index * ibvSendWr.size + immData, false);
+  }
+
+  /** The peer's address, of READ, WRITE and atomics. */
+  remoteAddressOf(index: number): number {
+    return this.addressAt(index * ibvSendWr.size + remoteAddress);
+  }
+
+  /** Of READ and WRITE. */
+  rkeyOf(index: number): number {
+    return this.words[(index * ibvSendWr.size + rdmaRkey) >> 2]!;
+  }
+
+  atomicRkeyOf(index: number): number {
+    return this.words[(index * ibvSendWr.size + atomicRkey) >> 2]!;
+  }
+
+  /** Half of what an atomic compares with or adds: 0 the lower, 1 the upper 32 bits. */
+  operandOf(index: number, half: 0 | 1): number {
+    return this.words[((index * ibvSendWr.size + compareAdd) >> 2) + half]!;
+  }
+
+  /** Half of what COMPARE_AND_SWAP stores. */
+  swapOf(index: number, half: 0 | 1): number {
+    return this.words[((index * ibvSendWr.size + swap) >> 2) + half]!;
   }
 }
 

@@ -15,7 +15,7 @@ import type {
   FinalState,
   LocalQueuePair,
 } from "./data_path.ts";
-import { Breather } from "./breather.ts";
+import { Breather } from "../rdma/breather.ts";
 import { bringUp } from "./bring_up.ts";
 import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
 import {

@@ -34,6 +34,13 @@ export class Endpoint {
     this.sockaddrAddress = Number(addressOf(pointerOf(this.sockaddr)));
   }
 
+  /** The octets as four words in memory order; those of IPv4 are the first. For comparison. */
+  get words(): Uint32Array<ArrayBuffer> {
+    const octets = new Uint8Array(new ArrayBuffer(16));
+    octets.set(this.address);
+    return new Uint32Array(octets.buffer);
+  }
+
   get isIpv4(): boolean {
     return this.address.length === 4;
   }

@@ -1,13 +1,8 @@
 import type { Memory } from "../../../ffi/memory.ts";
-import { ibvMr, libibverbs, V } from "../../../ffi/libibverbs.ts";
-import type { Access, MemoryRegion } from "../memory_region.ts";
+import { ibvMr, libibverbs } from "../../../ffi/libibverbs.ts";
+import { type Access, accessFlags, type MemoryRegion } from "../memory_region.ts";
 import { pointerAt } from "../../../ffi/layout.ts";
 import { VerbsObject } from "./object.ts";
-
-/** Access flags as C has them. */
-export function accessFlags(access: readonly Access[]): number {
-  return access.reduce((flags, name) => flags | V[`IBV_ACCESS_${name}`], 0);
-}
 
 export class VerbsMemoryRegion extends VerbsObject implements MemoryRegion {
   readonly address: number;

@@ -21,8 +21,8 @@ import {
   TransitionError,
   transitionOf,
 } from "../queue_pair.ts";
+import { accessFlags } from "../memory_region.ts";
 import type { ReceiveWorkRequests, SendWorkRequests } from "../work_request.ts";
-import { accessFlags } from "./memory_region.ts";
 import { checkVerbs, VerbsError } from "./error.ts";
 import { VerbsCompletionQueue } from "./completion_queue.ts";
 import { VerbsObject } from "./object.ts";

@@ -1,0 +1,39 @@
+import type { Memory } from "../../../ffi/memory.ts";
+import { RdmaError } from "../../errors.ts";
+import type { Access } from "../memory_region.ts";
+import type { ProtectionDomain } from "../protection_domain.ts";
+import type { QueuePairOptions } from "../queue_pair.ts";
+import type { RoceMemoryRegion } from "./memory_region.ts";
+import type { RocePort } from "./port.ts";
+import { RoceQueuePair } from "./queue_pair.ts";
+
+/** A protection domain of the embedded provider: regions and queue pairs refer to it, and only to each other through it. */
+export class RoceProtectionDomain implements ProtectionDomain {
+  #queuePairs = 0;
+
+  constructor(private readonly port: RocePort) {}
+
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset = 0,
+    length = memory.length - offset,
+  ): RoceMemoryRegion {
+    return this.port.regions.register(this, memory, access, offset, length);
+  }
+
+  createQueuePair(options: QueuePairOptions): RoceQueuePair {
+    const queuePair = new RoceQueuePair(this.port, this, options, () => this.#queuePairs--);
+    this.#queuePairs += 1;
+    return queuePair;
+  }
+
+  /** @throws RdmaError while it has queue pairs, as ibv_dealloc_pd(3) refuses it */
+  [Symbol.dispose](): void {
+    if (this.#queuePairs === 0) return;
+    throw new RdmaError(
+      "protection_domain_in_use",
+      `the protection domain has ${this.#queuePairs} queue pairs`,
+    );
+  }
+}
