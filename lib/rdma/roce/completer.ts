@@ -12,7 +12,7 @@ import type { SendQueue, SendRequest } from "./send_queue.ts";
 const FOR_EVER = 7;
 
 /** Opcodes of work completions by that of the request. */
-const completionOpcodes: Readonly<Record<Opcode, number>> = {
+export const completionOpcodes: Readonly<Record<Opcode, number>> = {
   [Opcode.WRITE]: V.IBV_WC_RDMA_WRITE,
   [Opcode.WRITE_WITH_IMMEDIATE]: V.IBV_WC_RDMA_WRITE,
   [Opcode.SEND]: V.IBV_WC_SEND,
@@ -92,16 +92,6 @@ export class Completer {
       queue.headPackets = 0;
     }
     this.#connection.fail();
-  }
-
-  /** All requests end as flushed. */
-  flush(): void {
-    const queue = this.#queue;
-    for (; queue.head < queue.tail; queue.head++) {
-      const { wrId, opcode } = queue.at(queue.head);
-      this.#connection.sent(wrId, "IBV_WC_WR_FLUSH_ERR", completionOpcodes[opcode], 0);
-    }
-    this.deadline = Infinity;
   }
 
   #takeAcknowledgement(packet: Packet, ahead: number): void {

@@ -11,7 +11,7 @@ import {
   TransitionError,
 } from "../queue_pair.ts";
 import type { ReceiveWorkRequests, SendWorkRequests } from "../work_request.ts";
-import { Completer } from "./completer.ts";
+import { Completer, completionOpcodes } from "./completer.ts";
 import { RoceCompletionQueue } from "./completion_queue.ts";
 import type { Connection } from "./connection.ts";
 import { Counter } from "./counters.ts";
@@ -140,17 +140,8 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
         "bring it to RTS first",
       );
     }
-    for (let index = first; index < first + count; index++) {
-      if (this.#sends.isFull) {
-        throw new RdmaError(
-          "send_queue_full",
-          `the send queue of ${this.#sends.capacity} is full`,
-          "take completions before posting more",
-        );
-      }
-      this.#sends.post(requests, index);
-    }
-    if (this.#state === "ERR") return this.#parts?.completer.flush();
+    for (let index = first; index < first + count; index++) this.#sends.post(requests, index);
+    if (this.#state === "ERR") return this.#flushSends();
     this.#port.schedule(this);
     this.#port.transmitNow();
   }
@@ -164,15 +155,7 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
         "bring it to INIT first",
       );
     }
-    for (let index = first; index < first + count; index++) {
-      if (this.#receives.isFull) {
-        throw new RdmaError(
-          "receive_queue_full",
-          `the receive queue of ${this.#receives.capacity} is full`,
-        );
-      }
-      this.#receives.post(requests, index);
-    }
+    for (let index = first; index < first + count; index++) this.#receives.post(requests, index);
     if (this.#state === "ERR") this.#flushReceives();
   }
 
@@ -350,10 +333,20 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
   #fail(): void {
     if (this.#state === "ERR") return;
     this.#state = "ERR";
-    this.#parts?.completer.flush();
+    this.#flushSends();
     this.#flushReceives();
     this.#leaveWindow();
     this.#port.arm(this, Infinity);
+  }
+
+  #flushSends(): void {
+    const queue = this.#sends;
+    for (; queue.head < queue.tail; queue.head++) {
+      const { wrId, opcode } = queue.at(queue.head);
+      const completion = completionOpcodes[opcode];
+      this.#sendCompletions.push(wrId, "IBV_WC_WR_FLUSH_ERR", completion, 0, this.qpn);
+    }
+    queue.reset(queue.sentPsn);
   }
 
   #flushReceives(): void {

@@ -1,5 +1,6 @@
+import { RdmaError } from "../../errors.ts";
 import type { ReceiveWorkRequests } from "../work_request.ts";
-import { ScatterList } from "./scatter_list.ts";
+import { requireBuffers, ScatterList } from "./scatter_list.ts";
 
 /** A receive work request in its place in the queue. */
 export class ReceiveRequest {
@@ -22,15 +23,16 @@ export class ReceiveQueue {
   #first = 0;
   #count = 0;
 
-  constructor(readonly capacity: number, maxBuffers: number) {
+  constructor(private readonly capacity: number, private readonly maxBuffers: number) {
     this.#requests = Array.from({ length: capacity }, () => new ReceiveRequest(maxBuffers));
   }
 
-  get isFull(): boolean {
-    return this.#count === this.capacity;
-  }
-
+  /** @throws RdmaError when there is no room, or the request has more buffers than the queue was made for */
   post(requests: ReceiveWorkRequests, index: number): void {
+    if (this.#count === this.capacity) {
+      throw new RdmaError("receive_queue_full", `the receive queue of ${this.capacity} is full`);
+    }
+    requireBuffers(requests, index, this.maxBuffers);
     this.#requests[(this.#first + this.#count) % this.capacity]!.take(requests, index);
     this.#count += 1;
   }

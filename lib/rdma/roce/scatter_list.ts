@@ -1,20 +1,37 @@
+import { RdmaError } from "../../errors.ts";
 import type { ReceiveWorkRequests, SendWorkRequests } from "../work_request.ts";
 import type { RegionTable, RoceMemoryRegion } from "./memory_region.ts";
+
+/** @throws RdmaError when a work request has more buffers than its queue was made for */
+export function requireBuffers(
+  requests: SendWorkRequests | ReceiveWorkRequests,
+  index: number,
+  maximum: number,
+): void {
+  const count = requests.bufferCount(index);
+  if (count <= maximum) return;
+  throw new RdmaError(
+    "too_many_buffers",
+    `a work request has ${count} buffers, its queue was made for ${maximum}`,
+    "create the queue pair with a larger maxSendSge or maxReceiveSge",
+  );
+}
 
 /** The local buffers of a work request, as one sequence of bytes. Allocated once for each place in a queue. */
 export class ScatterList {
   /** Bytes of all buffers. */
   length = 0;
   #count = 0;
-  readonly #addresses: Float64Array;
-  readonly #lengths: Uint32Array;
-  readonly #keys: Uint32Array;
+  // Not typed arrays: each would take a hundred bytes more, and a queue pair has many of these.
+  readonly #addresses: number[];
+  readonly #lengths: number[];
+  readonly #keys: number[];
   readonly #regions: (RoceMemoryRegion | undefined)[];
 
   constructor(readonly maxBuffers: number) {
-    this.#addresses = new Float64Array(maxBuffers);
-    this.#lengths = new Uint32Array(maxBuffers);
-    this.#keys = new Uint32Array(maxBuffers);
+    this.#addresses = new Array(maxBuffers).fill(0);
+    this.#lengths = new Array(maxBuffers).fill(0);
+    this.#keys = new Array(maxBuffers).fill(0);
     this.#regions = Array.from({ length: maxBuffers });
   }
 

@@ -1,10 +1,14 @@
 import { pointerAt } from "../../../ffi/layout.ts";
+import { RdmaError } from "../../errors.ts";
 import { Opcode, SendFlag, type SendWorkRequests } from "../work_request.ts";
 import { psnAfter, psnDistance } from "./psn.ts";
-import { ScatterList } from "./scatter_list.ts";
+import { requireBuffers, ScatterList } from "./scatter_list.ts";
 
 /** READ requests ask for this many packets at most; a longer READ is made by several, so that its responses fit a window. */
 export const READ_PIECE_PACKETS = 32;
+
+/** READs and atomics under way at most: maxRdAtomic has 8 bits. A power of 2. */
+const MAX_ANSWERS = 256;
 
 /** A send work request in its place in the queue. */
 export class SendRequest {
@@ -26,9 +30,10 @@ export class SendRequest {
   /** Bytes copied when the request was posted, if it is inline. */
   readonly #inline: Uint8Array<ArrayBuffer>;
 
-  constructor(maxBuffers: number, maxInline: number) {
+  /** @param inline keeps inline data; as long as they may be */
+  constructor(maxBuffers: number, inline: Uint8Array<ArrayBuffer>) {
     this.buffers = new ScatterList(maxBuffers);
-    this.#inline = new Uint8Array(new ArrayBuffer(maxInline));
+    this.#inline = inline;
   }
 
   get isInline(): boolean {
@@ -106,20 +111,25 @@ export class SendQueue {
   /** PSN after the last that was ever sent. */
   sentPsn = 0;
   /** PSNs after READ pieces and atomics under way, in turn. */
-  readonly #answerEnds = new Int32Array(256);
+  readonly #answerEnds = new Int32Array(MAX_ANSWERS);
   #firstAnswer = 0;
   #answers = 0;
   readonly #requests: SendRequest[];
 
-  constructor(readonly capacity: number, maxBuffers: number, readonly maxInline: number) {
+  constructor(
+    readonly capacity: number,
+    private readonly maxBuffers: number,
+    private readonly maxInline: number,
+  ) {
+    const inline = new Uint8Array(new ArrayBuffer(capacity * maxInline));
     this.#requests = Array.from(
       { length: capacity },
-      () => new SendRequest(maxBuffers, maxInline),
+      (_, place) =>
+        new SendRequest(
+          maxBuffers,
+          maxInline === 0 ? inline : inline.subarray(place * maxInline, (place + 1) * maxInline),
+        ),
     );
-  }
-
-  get isFull(): boolean {
-    return this.tail - this.head === this.capacity;
   }
 
   get isEmpty(): boolean {
@@ -131,7 +141,17 @@ export class SendQueue {
     return this.#answers;
   }
 
+  /** @throws RdmaError when there is no room, or the request has more than the queue was made for */
   post(requests: SendWorkRequests, index: number): void {
+    if (this.tail - this.head === this.capacity) {
+      throw new RdmaError(
+        "send_queue_full",
+        `the send queue of ${this.capacity} is full`,
+        "take completions before posting more",
+      );
+    }
+    requireBuffers(requests, index, this.maxBuffers);
+    if ((requests.flagsOf(index) & SendFlag.INLINE) !== 0) this.#requireInline(requests, index);
     this.at(this.tail).take(requests, index);
     this.tail += 1;
   }
@@ -185,8 +205,21 @@ export class SendQueue {
     this.#answers = 0;
   }
 
+  #requireInline(requests: SendWorkRequests, index: number): void {
+    let length = 0;
+    for (let buffer = 0; buffer < requests.bufferCount(index); buffer++) {
+      length += requests.bufferLength(index, buffer);
+    }
+    if (length <= this.maxInline) return;
+    throw new RdmaError(
+      "inline_length",
+      `${length} bytes are more than the ${this.maxInline} that may be inline`,
+      "create the queue pair with a larger maxInline",
+    );
+  }
+
   #expectAnswer(): void {
-    this.#answerEnds[(this.#firstAnswer + this.#answers) & 255] = this.nextPsn;
+    this.#answerEnds[(this.#firstAnswer + this.#answers) & (MAX_ANSWERS - 1)] = this.nextPsn;
     this.#answers += 1;
   }
 
@@ -195,7 +228,7 @@ export class SendQueue {
       this.#answers > 0 &&
       psnDistance(this.#answerEnds[this.#firstAnswer]!, this.acknowledgedPsn) >= 0
     ) {
-      this.#firstAnswer = (this.#firstAnswer + 1) & 255;
+      this.#firstAnswer = (this.#firstAnswer + 1) & (MAX_ANSWERS - 1);
       this.#answers -= 1;
     }
   }
