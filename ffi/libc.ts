@@ -192,6 +192,41 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  socket: {
+    parameters: [
+      "i32", // int domain
+      "i32", // int type
+      "i32", // int protocol
+    ],
+    result: "i32",
+  },
+  bind: {
+    parameters: [
+      "i32", // int sockfd
+      "buffer", // const struct sockaddr *addr
+      "u32", // socklen_t addrlen
+    ],
+    result: "i32",
+  },
+  sendmmsg: {
+    parameters: [
+      "i32", // int sockfd
+      "pointer", // struct mmsghdr *msgvec
+      "u32", // unsigned int vlen
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  recvmmsg: {
+    parameters: [
+      "i32", // int sockfd
+      "pointer", // struct mmsghdr *msgvec
+      "u32", // unsigned int vlen
+      "i32", // int flags
+      "pointer", // struct timespec *timeout
+    ],
+    result: "i32",
+  },
   getpeername: {
     parameters: [
       "i32", // int sockfd
@@ -274,6 +309,28 @@ export const sockaddrIn6 = struct("sockaddr_in6", 28, {
   "sin6_scope_id": [24, "u32"],
 });
 
+export const iovec = struct("iovec", 16, {
+  "iov_base": [0, "pointer"],
+  "iov_len": [8, "u64"],
+});
+
+export const mmsghdr = struct("mmsghdr", 64, {
+  "msg_hdr.msg_name": [0, "pointer"],
+  "msg_hdr.msg_namelen": [8, "u32"],
+  "msg_hdr.msg_iov": [16, "pointer"],
+  "msg_hdr.msg_iovlen": [24, "u64"],
+  "msg_hdr.msg_control": [32, "pointer"],
+  "msg_hdr.msg_controllen": [40, "u64"],
+  "msg_hdr.msg_flags": [48, "i32"],
+  "msg_len": [56, "u32"],
+});
+
+export const cmsghdr = struct("cmsghdr", 16, {
+  "cmsg_len": [0, "u64"],
+  "cmsg_level": [8, "i32"],
+  "cmsg_type": [12, "i32"],
+});
+
 /** Constants of the Linux ABI that the program uses, checked against the headers like the structures. */
 export const C = {
   PROT_READ: 1,
@@ -309,7 +366,26 @@ export const C = {
   AF_INET: 2,
   AF_INET6: 10,
   SOL_SOCKET: 1,
+  SOCK_DGRAM: 2,
+  SOCK_NONBLOCK: 0o4000,
+  SOCK_CLOEXEC: 0o2000000,
+  SO_SNDBUF: 7,
+  SO_RCVBUF: 8,
   SO_KEEPALIVE: 9,
+  SO_SNDBUFFORCE: 32,
+  SO_RCVBUFFORCE: 33,
+  MSG_CTRUNC: 8,
+  MSG_TRUNC: 0x20,
+  IPPROTO_IP: 0,
+  IP_MTU_DISCOVER: 10,
+  IP_PMTUDISC_PROBE: 3,
+  IPPROTO_IPV6: 41,
+  IPV6_MTU_DISCOVER: 23,
+  IPV6_PMTUDISC_PROBE: 3,
+  IPV6_V6ONLY: 26,
+  SOL_UDP: 17,
+  UDP_SEGMENT: 103,
+  UDP_GRO: 104,
   IPPROTO_TCP: 6,
   TCP_NODELAY: 1,
   SHUT_RDWR: 2,

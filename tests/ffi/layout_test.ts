@@ -1,7 +1,10 @@
 import { assertEquals } from "@std/assert";
 import {
   C,
+  cmsghdr,
   epollEvent,
+  iovec,
+  mmsghdr,
   openHow,
   rlimit,
   sockaddrIn,
@@ -24,6 +27,7 @@ const headers = `
 #include <sys/mman.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,7 +48,10 @@ type AnyLayout = StructLayout<any>;
 const structures: readonly AnyLayout[] = [
   ...verbsStructures,
   ...rdmaCmStructures,
+  cmsghdr,
   epollEvent,
+  iovec,
+  mmsghdr,
   openHow,
   rlimit,
   sockaddrIn,
