@@ -57,11 +57,12 @@ export class Packet {
   immediate = 0;
 
   /**
-   * Reads the headers of the packet at `at`. False when it is malformed: shorter than its headers,
-   * of an opcode or a header version that does not exist, or padded without need.
+   * Reads the headers of the packet at `at`. False when it is malformed: shorter than its headers or
+   * longer than any packet, of an opcode or a header version that does not exist, or padded without
+   * need.
    */
   decode(view: DataView, at: number, length: number): boolean {
-    if (length < BTH_BYTES + ICRC_BYTES) return false;
+    if (length < BTH_BYTES + ICRC_BYTES || length > MAX_PACKET_BYTES) return false;
     const first = view.getUint32(at);
     const opcode = this.opcode = first >>> 24;
     const traits = this.traits = traitsOf(opcode);

@@ -142,7 +142,7 @@ function chunks(account: string, port: number): Chunk[] {
 }
 
 /** Fields of the packets that a filter lets through, as text; empty where a packet has none. */
-async function fields(
+export async function fields(
   capture: string,
   filter: string,
   names: readonly string[],
