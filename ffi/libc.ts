@@ -208,6 +208,14 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  ioctl: {
+    parameters: [
+      "i32", // int fd
+      "u64", // unsigned long op
+      "pointer", // ... struct ifreq *, for SIOCGIFMTU
+    ],
+    result: "i32",
+  },
   sendmmsg: {
     parameters: [
       "i32", // int sockfd
@@ -309,6 +317,11 @@ export const sockaddrIn6 = struct("sockaddr_in6", 28, {
   "sin6_scope_id": [24, "u32"],
 });
 
+export const ifreq = struct("ifreq", 40, {
+  "ifr_name": [0, { bytes: 16 }],
+  "ifr_mtu": [16, "i32"],
+});
+
 export const iovec = struct("iovec", 16, {
   "iov_base": [0, "pointer"],
   "iov_len": [8, "u64"],
@@ -376,6 +389,7 @@ export const C = {
   SO_RCVBUFFORCE: 33,
   MSG_CTRUNC: 8,
   MSG_TRUNC: 0x20,
+  SIOCGIFMTU: 0x8921,
   IPPROTO_IP: 0,
   IP_MTU_DISCOVER: 10,
   IP_PMTUDISC_PROBE: 3,

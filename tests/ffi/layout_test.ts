@@ -3,6 +3,7 @@ import {
   C,
   cmsghdr,
   epollEvent,
+  ifreq,
   iovec,
   mmsghdr,
   openHow,
@@ -24,7 +25,9 @@ const headers = `
 #include <linux/openat2.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
@@ -50,6 +53,7 @@ const structures: readonly AnyLayout[] = [
   ...rdmaCmStructures,
   cmsghdr,
   epollEvent,
+  ifreq,
   iovec,
   mmsghdr,
   openHow,
