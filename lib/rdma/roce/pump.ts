@@ -3,7 +3,7 @@ import type { RocePort } from "./port.ts";
 import type { Wire } from "./wire.ts";
 
 /** Milliseconds of looking for packets before sleeping: at most, and at least. A sleep and its wake-up cost some 50 µs. */
-const LONGEST_SPIN = 0.1;
+const LONGEST_SPIN = 0.25;
 const SHORTEST_SPIN = 0.005;
 
 /**
@@ -37,29 +37,29 @@ export class Pump implements Disposable {
   }
 
   async #watch(): Promise<void> {
-    while (await this.#wire.readable()) await this.#drive();
+    while (!this.#stopped && await this.#wire.readable()) await this.#drive();
   }
 
   async #drive(): Promise<void> {
     if (this.#driving || this.#stopped) return;
     this.#driving = true;
     const breather = new Breather();
-    let idleSince = performance.now();
-    let found = false;
-    for (;;) {
+    let idleSince = Infinity;
+    while (!this.#stopped) {
       if (this.#port.progress()) {
-        idleSince = performance.now();
-        found = true;
-      } else if (!this.#port.hasReady && performance.now() - idleSince > this.#spin) break;
+        // Looking longer pays where it finds something.
+        if (idleSince !== Infinity) this.#spin = Math.min(LONGEST_SPIN, this.#spin * 2);
+        idleSince = Infinity;
+      } else if (!this.#port.hasReady) {
+        const now = performance.now();
+        idleSince = Math.min(idleSince, now);
+        if (now - idleSince > this.#spin) break;
+      }
       // Whoever awaits a completion goes on here; timers and other sockets below.
       await undefined;
       if (breather.due()) await breather.breathe();
-      if (this.#stopped) break;
     }
-    // Looking longer pays where it finds something.
-    this.#spin = found
-      ? Math.min(LONGEST_SPIN, this.#spin * 2)
-      : Math.max(SHORTEST_SPIN, this.#spin / 2);
+    this.#spin = Math.max(SHORTEST_SPIN, this.#spin / 2);
     this.#driving = false;
     this.#setTimer();
   }
