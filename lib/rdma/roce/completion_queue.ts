@@ -1,6 +1,6 @@
 import { ibvWc, WC_STATUS_NAMES, type WcStatusName } from "../../../ffi/libibverbs.ts";
-import { RdmaError } from "../../errors.ts";
 import { type CompletionQueue, WorkCompletions } from "../completion_queue.ts";
+import { DisposedError } from "../disposed_error.ts";
 
 /** Completions taken by one poll. */
 const BATCH = 32;
@@ -82,9 +82,7 @@ export class RoceCompletionQueue implements CompletionQueue {
   }
 
   poll(): number {
-    if (this.#disposed) {
-      throw new RdmaError("disposed", "RoceCompletionQueue was used after its end");
-    }
+    if (this.#disposed) throw new DisposedError(this.constructor.name);
     if (this.#count === 0) this.#port.progress();
     const taken = Math.min(this.#count, BATCH);
     for (let index = 0; index < taken; index++) {

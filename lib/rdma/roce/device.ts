@@ -81,6 +81,7 @@ export class RoceDevice implements Device {
     this.#port = building.use(
       new RocePort(
         wire,
+        this.#mtu,
         () => performance.now(),
         (event) => this.#report(event),
         this.counters,

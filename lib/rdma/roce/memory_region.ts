@@ -124,6 +124,15 @@ export class RegionTable {
       : undefined;
   }
 
+  /** Number of regions of a protection domain. */
+  countOf(protectionDomain: object): number {
+    let count = 0;
+    for (const region of this.#regions.values()) {
+      if (region.protectionDomain === protectionDomain) count += 1;
+    }
+    return count;
+  }
+
   remove(region: RoceMemoryRegion): void {
     this.#regions.delete(region.rkey);
   }

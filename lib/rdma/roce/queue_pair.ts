@@ -1,5 +1,6 @@
 import { V } from "../../../ffi/libibverbs.ts";
 import { RdmaError } from "../../errors.ts";
+import { DisposedError } from "../disposed_error.ts";
 import { accessFlags } from "../memory_region.ts";
 import {
   checkTransition,
@@ -108,6 +109,7 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
     this.#assertOpen();
     const { state: to } = attributes;
     checkTransition(this.#state, attributes);
+    this.#checkValues(attributes);
     const merged = { ...this.#attributes, ...attributes };
     if (to === "ERR") return this.#fail();
     if (to === "RESET") this.#reset();
@@ -214,22 +216,32 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
   }
 
   #assertOpen(): void {
-    if (this.#disposed) throw new RdmaError("disposed", "RoceQueuePair was used after its end");
+    if (this.#disposed) throw new DisposedError(this.constructor.name);
+  }
+
+  /** @throws TransitionError for values that only the device knows to be wrong: it has one port, one GID, one partition */
+  #checkValues(attributes: QueuePairAttributes & { readonly state: QueuePairState }): void {
+    const { port = 1, pkeyIndex = 0, addressVector, pathMtu = 0 } = attributes;
+    const { local, pathMtu: largest } = this.#port;
+    const reasons = [
+      ...(port === 1 ? [] : [`port is ${port}, there is port 1 only`]),
+      ...(pkeyIndex === 0 ? [] : [`pkeyIndex is ${pkeyIndex}, there is index 0 only`]),
+      ...(pathMtu <= largest ? [] : [`pathMtu is ${pathMtu}, the port has ${largest}`]),
+    ];
+    if (addressVector) {
+      const { dgid, sgidIndex } = addressVector;
+      if (sgidIndex !== 0) reasons.push(`sgidIndex is ${sgidIndex}, there is index 0 only`);
+      if (addressOfGid(dgid).length !== local.address.length) {
+        reasons.push(`dgid ${dgid} is not of the IP version of ${local}`);
+      }
+    }
+    if (reasons.length === 0) return;
+    throw new TransitionError(this.#state, attributes.state, [], [], reasons.join("; "));
   }
 
   #beginReceiving(attributes: Connected): void {
     const { addressVector, rqPsn } = attributes;
     const address = addressOfGid(addressVector.dgid);
-    const { local } = this.#port;
-    if (address.length !== local.address.length) {
-      throw new TransitionError(
-        this.#state,
-        "RTR",
-        [],
-        [],
-        `the peer's GID ${addressVector.dgid} is not of the IP version of ${local}`,
-      );
-    }
     this.#peer = new Endpoint(address, addressVector.udpPort ?? ROCE_UDP_PORT);
     this.#peerWords = this.#peer.words;
     const connection = this.#connection(attributes, this.#port.reach(this.#peer));

@@ -119,11 +119,25 @@ export class Responder {
     const isStart = (traits & Trait.START) !== 0;
     const kind = traits & (Trait.SEND | Trait.WRITE);
     const follows = isStart ? this.#message === 0 : this.#message === kind && kind !== 0;
-    if (!follows || !this.#isOfRightLength(packet)) return this.#refuseAsInvalid();
+    if (!follows || !this.#isOfRightLength(packet) || !this.#isAllowed(traits)) {
+      return this.#refuseAsInvalid();
+    }
     if (traits & Trait.SEND) this.#takeSend(packet, bytes);
     else if (traits & Trait.WRITE) this.#takeWrite(packet, bytes);
     else if (traits & Trait.READ) this.#takeRead(packet);
     else this.#takeAtomic(packet);
+  }
+
+  /** What the queue pair does not allow at all is an invalid request; what a region does not, is an access error. */
+  #isAllowed(traits: number): boolean {
+    const needed = traits & Trait.SEND
+      ? 0
+      : traits & Trait.WRITE
+      ? REMOTE_WRITE
+      : traits & Trait.READ
+      ? REMOTE_READ
+      : REMOTE_ATOMIC;
+    return (this.#connection.access & needed) === needed;
   }
 
   /** All packets of a message but the last are full, and the last of several is not empty (IBTA volume 1, section 9.7.4.1.6). */
@@ -231,8 +245,7 @@ export class Responder {
     rkey: number,
     length: number,
   ): RoceMemoryRegion | undefined | null {
-    const { port, protectionDomain, access: allowed } = this.#connection;
-    if ((allowed & access) === 0) return null;
+    const { port, protectionDomain } = this.#connection;
     if (length === 0) return undefined;
     return port.regions.find(rkey, protectionDomain, access, address, length) ?? null;
   }

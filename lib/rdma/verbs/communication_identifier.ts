@@ -3,7 +3,7 @@ import { errno } from "../../../ffi/libc.ts";
 import { librdmacm } from "../../../ffi/librdmacm.ts";
 import type { RdmaError } from "../../errors.ts";
 import { abortError, callError, endOf } from "./connection_error.ts";
-import { DisposedError } from "./error.ts";
+import { DisposedError } from "../disposed_error.ts";
 import { VerbsObject } from "./object.ts";
 
 /** What the connection manager says, copied out of struct rdma_cm_event. */

@@ -36,15 +36,6 @@ export class VerbsError extends RdmaError {
   }
 }
 
-/** Used after it was disposed. */
-export class DisposedError extends RdmaError {
-  override readonly name = "DisposedError";
-
-  constructor(object: string) {
-    super("disposed", `${object} was used after its end`);
-  }
-}
-
 /** @throws VerbsError when a verbs call returned an error number */
 export function checkVerbs(call: string, result: number): void {
   if (result !== 0) throw new VerbsError(call, Math.abs(result));

@@ -1,5 +1,6 @@
 import { errno } from "../../../ffi/libc.ts";
-import { checkVerbs, DisposedError, VerbsError } from "./error.ts";
+import { DisposedError } from "../disposed_error.ts";
+import { checkVerbs, VerbsError } from "./error.ts";
 
 /** Something that libibverbs made: one owner, one end, and no use after it. */
 export abstract class VerbsObject implements Disposable {
