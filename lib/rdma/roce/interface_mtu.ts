@@ -13,7 +13,7 @@ export function interfaceMtu(address: Uint8Array): number {
   const request = ifreq.allocate().set("ifr_name", cString(interfaceOf(address)));
   const socket = check("socket", libc().socket(C.AF_INET, C.SOCK_DGRAM | C.SOCK_CLOEXEC, 0));
   try {
-    check("ioctl", libc().ioctl(socket, C.SIOCGIFMTU, request.pointer));
+    check("ioctl", libc().ioctl(socket, BigInt(C.SIOCGIFMTU), request.pointer));
     return request.get("ifr_mtu");
   } finally {
     libc().close(socket);
