@@ -11,10 +11,10 @@ import { drawUnused, RegionTable } from "./memory_region.ts";
 import { MESSAGE_SLOT_BYTES, ReceiveBatch, TransmitBatch, type Wire } from "./wire.ts";
 
 /** Packets that a queue pair sends in its turn. */
-const TURN_PACKETS = 16;
+const TURN_PACKETS = 64;
 
 /** Packets that a port sends before it looks again what has arrived. */
-const PROGRESS_PACKETS = 64;
+const PROGRESS_PACKETS = 128;
 
 /** Milliseconds until a socket that took no more is tried again. */
 const BLOCKED_RETRY = 1;

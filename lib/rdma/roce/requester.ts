@@ -13,7 +13,7 @@ import { headerBytesOf, PacketOpcode } from "./opcode.ts";
 import { READ_PIECE_PACKETS, type SendQueue, type SendRequest } from "./send_queue.ts";
 
 /** Packets after which an acknowledgement is asked for, within a message. */
-const ACKNOWLEDGE_EVERY = 16;
+const ACKNOWLEDGE_EVERY = 32;
 
 /** Bytes of the longest message (IBTA volume 1, section 9.7.2). */
 export const MAX_MESSAGE_BYTES = 2 ** 31;
