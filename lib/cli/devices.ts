@@ -1,14 +1,11 @@
 import { format } from "@std/fmt/bytes";
 import type { Command } from "commander";
-import type { RdmaError } from "../errors.ts";
+import { RdmaError } from "../errors.ts";
 import type { Port } from "../rdma/device.ts";
+import type { DeviceReport } from "../rdma/device_report.ts";
 import { lockedMemoryLimit } from "../rdma/locked_memory.ts";
-import {
-  type DeviceReport,
-  listDevices,
-  type PortSelection,
-  selectPort,
-} from "../rdma/provider.ts";
+import { chooseDevice, type DeviceChoice, listDevices } from "../rdma/provider.ts";
+import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { deviceOption } from "./rdma_options.ts";
@@ -19,8 +16,11 @@ const MUCH_LOCKED_MEMORY = 64 * 2 ** 20;
 /** Adds `verbseal devices`. */
 export function addDevicesCommand(program: Command): void {
   program.command("devices")
-    .summary("show RDMA devices, and which would be used")
-    .description("Show RDMA devices, their ports and GIDs, which would be used, and if none, why.")
+    .summary("show RDMA devices and the embedded provider, and which would be used")
+    .description(
+      "Show RDMA devices, the addresses that the embedded provider can use, and which device " +
+        "would be used and why.",
+    )
     .addOption(deviceOption())
     .addHelpText(
       "after",
@@ -34,47 +34,43 @@ export function addDevicesCommand(program: Command): void {
 
 /** Ends with the error that a session would end with, after showing all there is to know. */
 function devices({ device: wanted }: { device: string }, command: Command): void {
-  const output = outputOf(command);
-  const reports = attempt(listDevices);
-  const selection = attempt(() => selectPort(wanted));
+  const reports = listDevices();
+  const choice = attempt(() => chooseDevice(wanted));
   const lockedMemory = lockedMemoryLimit();
-  output.result(
+  outputOf(command).result(
     {
-      devices: "error" in reports ? [] : reports.value.map(record),
-      selected: "error" in selection ? null : selected(selection.value),
+      devices: reports.map(record),
+      selected: choice instanceof RdmaError ? null : choiceFacts(choice),
       lockedMemoryBytes: lockedMemory === Infinity ? null : lockedMemory,
     },
     [
-      ...("error" in reports ? [] : reports.value.flatMap(describe)),
+      ...reports.flatMap(describe),
       lockedMemoryLine(lockedMemory),
-      ...("error" in selection ? [] : [selectionLine(wanted, selection.value)]),
+      ...(choice instanceof RdmaError ? [] : choiceLines(wanted, choice)),
     ].join("\n"),
   );
-  if ("error" in selection) throw selection.error;
+  if (choice instanceof RdmaError) throw choice;
 }
 
-function attempt<T>(look: () => T): { value: T } | { error: RdmaError } {
+function attempt<T>(look: () => T): T | RdmaError {
   try {
-    return { value: look() };
+    return look();
   } catch (error) {
-    return { error: error as RdmaError };
+    if (error instanceof RdmaError) return error;
+    throw error;
   }
 }
 
 function record(report: DeviceReport): Record<string, unknown> {
-  if ("error" in report) {
-    const { code, message, remedy } = report.error;
-    return { name: report.name, error: { code, message, remedy } };
-  }
-  return { provider: "verbs", ...report };
-}
-
-function selected({ device, port, gid, reason }: PortSelection) {
-  return { device, port: port.number, gid: gid.gid, gidIndex: gid.index, reason };
+  if (!("error" in report)) return report;
+  const { code, message, remedy } = report.error;
+  return { ...report, error: { code, message, remedy } };
 }
 
 function describe(report: DeviceReport): string[] {
-  if ("error" in report) return [`${report.name}: ${report.error.message}`];
+  const { name, provider } = report;
+  if ("error" in report) return [`${name}: ${report.error.message}`];
+  if (provider === "roce") return [`${name}: embedded, MTU ${report.ports[0]!.activeMtu}`];
   const { limits, firmware } = report;
   const facts = [
     `${limits.maxQueuePairs} queue pairs`,
@@ -83,7 +79,7 @@ function describe(report: DeviceReport): string[] {
     `${limits.maxMemoryWindows} memory windows`,
     ...(firmware === "" ? [] : [`firmware ${firmware}`]),
   ];
-  return [`${report.name}: ${facts.join(", ")}`, ...report.ports.flatMap(describePort)];
+  return [`${name}: ${facts.join(", ")}`, ...report.ports.flatMap(describePort)];
 }
 
 function describePort({ number, state, linkLayer, activeMtu, lid, gids }: Port): string[] {
@@ -102,6 +98,15 @@ function lockedMemoryLine(bytes: number): string {
   return `locked memory: ${format(bytes, { binary: true })}${remedy}`;
 }
 
-function selectionLine(wanted: string, { device, port, gid, reason }: PortSelection): string {
-  return `--device ${wanted} would use port ${port.number} of ${device} with GID ${gid.gid}: ${reason}`;
+function choiceLines(wanted: string, choice: DeviceChoice): string[] {
+  const { provider, device, reason, remedy } = choice;
+  const what = !("port" in choice)
+    ? "the embedded provider on each connection's own address"
+    : provider === "roce"
+    ? device
+    : `port ${choice.port.number} of ${device} with GID ${choice.gid.gid}`;
+  return [
+    `--device ${wanted} would use ${what}: ${reason}`,
+    ...(remedy ? [`for an RDMA port: ${remedy}`] : []),
+  ];
 }

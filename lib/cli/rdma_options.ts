@@ -2,12 +2,13 @@ import { Option } from "commander";
 import { DEFAULT_CM_PORT } from "../rdma/verbs/connection_manager.ts";
 import { wholeNumber } from "./values.ts";
 
-/** Which RDMA port to use. */
+/** Which provider and port to use. */
 export function deviceOption(): Option {
   return new Option(
     "--device <name>",
-    "auto, NAME or NAME:PORT; auto takes the port that has the TLS connection's address, else " +
-      "the first active one",
+    "an RDMA port, as NAME or NAME:PORT; roce:ADDRESS or roce for the embedded provider, which " +
+      "needs no RDMA device, on an address of this host or on that of the connection; auto for " +
+      "the RDMA port that has the connection's address, else the embedded provider",
   ).default("auto");
 }
 

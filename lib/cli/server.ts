@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { Connect } from "../control/messages.ts";
+import { chooseDevice } from "../rdma/provider.ts";
 import { PsnSource } from "../security/psn.ts";
 import { type ServerServices, serviceNames, startWorkers } from "../services/server_services.ts";
 import { portChooser } from "../services/port_choice.ts";
@@ -8,12 +9,13 @@ import { Directory } from "../services/file_system.ts";
 import { Admission } from "../session/admission.ts";
 import { connectByTls } from "../session/establish.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
-import { ManagedServer } from "../session/managed_connection.ts";
+import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
 import { Server } from "../session/server.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
 import { listen } from "../tls/deno.ts";
 import { loadServerIdentity } from "../tls/trust.ts";
+import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
@@ -163,12 +165,12 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     log: logSettingsOf(command),
   };
   checkRoot(options.root);
-  const selectPort = portChooser(options.device);
   using stopping = stopSignal();
   using listening = new DisposableStack();
   const listener = listen({ hostname: options.address, port: options.port, identity });
   listening.defer(() => listener.close());
-  const chosen = selectPort(listener.address.hostname);
+  const chosen = chooseDevice(options.device, listener.address.hostname);
+  if (options.connect === "cm") checkManageable(chosen.provider, chosen.reason);
   const managed = options.connect === "cm"
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;
@@ -182,15 +184,13 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
       tls: connectByTls,
       ...(managed ? { cm: managed.connectQueuePair } : {}),
     },
-    selectPort,
+    selectPort: portChooser(options.device),
     openDataPath: (path) => workers.openDataPath(path),
   });
   const address = endpointText(listener.address);
   const facts = {
     address,
-    device: chosen.device,
-    port: chosen.port,
-    gid: chosen.gid,
+    ...choiceFacts(chosen),
     services: serviceNames(services),
     workers: options.workers,
   };

@@ -75,8 +75,13 @@ export async function withSession<T>(
 }
 
 /** What was agreed, for `--json`. */
-export function sessionFacts({ session: { agreed } }: Client) {
-  const { session, local, remote, path } = agreed;
+export function sessionFacts({ session: { agreed, port } }: Client) {
+  const { session, local, remote, path, welcome } = agreed;
   const numbers = ({ qpn, psn, gid }: typeof local) => ({ qpn, psn, gid });
-  return { id: session, local: numbers(local), remote: numbers(remote), mtu: path.mtu };
+  return {
+    id: session,
+    local: { provider: port.provider, device: port.device, ...numbers(local) },
+    remote: { provider: welcome.choices.provider, ...numbers(remote) },
+    mtu: path.mtu,
+  };
 }

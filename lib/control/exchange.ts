@@ -25,11 +25,13 @@ import {
   encode,
   type Hello,
   type Message,
+  type Provider,
   type QueuePairNumbers,
   SECRET_BYTES,
   VERSION,
   type Welcome,
 } from "./messages.ts";
+import { type AgreedPath, agreePath } from "./path.ts";
 
 export type ExchangeState =
   | "START"
@@ -43,15 +45,6 @@ export type ExchangeState =
   | "AWAIT_READY"
   | "PROVING"
   | "ESTABLISHED";
-
-/** What both sides agreed on for the path between their queue pairs. */
-export interface AgreedPath {
-  /** The smaller of both path MTUs. */
-  readonly mtu: QueuePairNumbers["mtu"];
-  /** READs and atomics outstanding at most, to the peer and from the peer. */
-  readonly maxRdAtomic: number;
-  readonly maxDestRdAtomic: number;
-}
 
 /** What the owner of a state machine has to do next, in this order. */
 export type Step =
@@ -130,6 +123,10 @@ abstract class Exchange {
     throw new ProtocolError("out_of_turn", `${message.name} in state ${this.#state}`);
   }
 
+  /** Who moves this side's packets, and the peer's: known once there is a WELCOME. */
+  protected abstract get provider(): Provider;
+  protected abstract get peerProvider(): Provider;
+
   /** The queue pair is there, with a fresh PSN. */
   abstract allocated(local: QueuePairNumbers): Step[];
 
@@ -171,12 +168,10 @@ abstract class Exchange {
     if (remote.epoch !== local.epoch) {
       throw new ProtocolError("epoch", `QP of epoch ${remote.epoch}, not ${local.epoch}`);
     }
-    if (remote.gidType !== local.gidType) {
-      throw new ProtocolError(
-        "gid_type",
-        `one side has a GID of ${local.gidType}, the other of ${remote.gidType}`,
-      );
-    }
+    const path = agreePath(
+      { provider: this.provider, numbers: local },
+      { provider: this.peerProvider, numbers: remote },
+    );
     const isClient = this.side === "client";
     const context: KeyContext = {
       epoch: local.epoch,
@@ -196,11 +191,7 @@ abstract class Exchange {
       do: "connect",
       local,
       remote,
-      path: {
-        mtu: Math.min(local.mtu, remote.mtu) as QueuePairNumbers["mtu"],
-        maxRdAtomic: Math.min(local.maxRdAtomic, remote.maxDestRdAtomic),
-        maxDestRdAtomic: Math.min(local.maxDestRdAtomic, remote.maxRdAtomic),
-      },
+      path,
       cmToken: keys.token("cm", "client", context),
     };
   }
@@ -226,6 +217,14 @@ export class ClientExchange extends Exchange {
   constructor(hello: Omit<Hello, "version" | "nonce">, random?: RandomBytes) {
     super("client", "START", random);
     this.#hello = hello;
+  }
+
+  protected get provider(): Provider {
+    return this.#hello.offers.providers[0];
+  }
+
+  protected get peerProvider(): Provider {
+    return this.welcome!.choices.provider;
   }
 
   start(): Step[] {
@@ -279,6 +278,14 @@ export class ServerExchange extends Exchange {
 
   constructor(random?: RandomBytes) {
     super("server", "AWAIT_HELLO", random);
+  }
+
+  protected get provider(): Provider {
+    return this.welcome!.choices.provider;
+  }
+
+  protected get peerProvider(): Provider {
+    return this.#hello!.offers.providers[0];
   }
 
   /** The client may go on, under these conditions. */

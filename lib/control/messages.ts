@@ -27,6 +27,8 @@ const octets = (length: number, decode: (text: string) => Uint8Array) =>
   );
 const text = (length: number) => v.pipe(v.string(), v.maxLength(length));
 const nonce = octets(SECRET_BYTES, decodeBase64);
+/** Ranges of addresses, in ipaddr.js's words, that are those of many ports or of none. */
+const notOnePort: ReadonlySet<string> = new Set(["multicast", "broadcast", "unspecified"]);
 const list = <const T extends readonly string[]>(names: T) =>
   v.pipe(v.array(v.picklist(names)), v.minLength(1), v.maxLength(names.length));
 
@@ -45,7 +47,8 @@ const schemas = {
     version: v.literal(VERSION),
     nonce,
     offers: v.strictObject({
-      providers: list(provider),
+      /** The one that the client uses. */
+      providers: v.strictTuple([v.picklist(provider)]),
       connect: list(connect),
       seal: list(seal),
       services: list(service),
@@ -57,6 +60,7 @@ const schemas = {
     session: octets(16, decodeBase64Url),
     nonce,
     choices: v.strictObject({
+      /** The one that the server uses: any can meet any. */
       provider: v.picklist(provider),
       connect: v.picklist(connect),
       seal: v.picklist(seal),
@@ -80,6 +84,7 @@ const schemas = {
       v.string(),
       v.maxLength(45),
       v.check((gid) => ipaddr.IPv6.isValid(gid) && !gid.includes("%"), "not a GID"),
+      v.check((gid) => !notOnePort.has(ipaddr.process(gid).range()), "not the GID of one port"),
     ),
     gidType: v.picklist(["InfiniBand", "RoCE v1", "RoCE v2"]),
     lid: unsigned(16),
@@ -88,6 +93,7 @@ const schemas = {
     maxDestRdAtomic: unsigned(8),
     /** Receives that are posted: the messages that the peer may send at first. */
     receives: v.pipe(unsigned(16), v.minValue(2)),
+    /** Told by the embedded provider, always; to devices it is 4791. */
     udpPort: v.optional(v.pipe(unsigned(16), v.minValue(1))),
   }),
   READY: v.strictObject({ epoch: unsigned(32) }),

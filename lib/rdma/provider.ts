@@ -1,149 +1,139 @@
-import { RdmaError } from "../errors.ts";
-import { type Gid, gidOfAddress } from "./address.ts";
-import type { Device, GidEntry, Port } from "./device.ts";
-import { resolveLocal } from "./verbs/address_resolution.ts";
-import { VerbsDevice, verbsDeviceNames } from "./verbs/device.ts";
+import ipaddr from "ipaddr.js";
+import { RdmaError, UsageError } from "../errors.ts";
+import type { Device, Provider } from "./device.ts";
+import { type DeviceReport, reportOn } from "./device_report.ts";
+import type { PortSelection } from "./port_selection.ts";
+import { ROCE_PREFIX, RoceDevice } from "./roce/device.ts";
+import { VerbsDevice } from "./verbs/device.ts";
 import { withLibraries } from "./verbs/library_error.ts";
+import { listVerbsDevices, selectActive, selectOwner } from "./verbs/selection.ts";
 
-/** A port and a GID of it that a queue pair can use. */
-export interface PortSelection {
-  readonly device: string;
-  readonly port: Port;
-  readonly gid: GidEntry;
-  /** Why this one, as a sentence. */
-  readonly reason: string;
+/** What `--device` comes to before there is a connection: the embedded provider then has no address yet. */
+export type DeviceChoice =
+  | PortSelection
+  | Omit<PortSelection, "port" | "gid">;
+
+/** The embedded provider on no address in particular. */
+const EMBEDDED = "roce";
+
+/** The provider that `--device` names; undefined for `auto`, which looks at what there is. */
+export function providerOf(wanted: string): Provider | undefined {
+  if (wanted === "auto") return undefined;
+  return wanted === EMBEDDED || wanted.startsWith(ROCE_PREFIX) ? "roce" : "verbs";
 }
-
-/** A device and what its ports are now, or why it cannot be opened. */
-export type DeviceReport =
-  & { readonly name: string }
-  & (
-    | {
-      readonly ports: readonly Port[];
-      readonly limits: Device["limits"];
-      readonly firmware: string;
-    }
-    | { readonly error: RdmaError }
-  );
-
-interface DevicePort {
-  readonly device: string;
-  readonly port: Port;
-}
-
-const NO_DEVICE_REMEDY =
-  "connect an RDMA NIC, make a Soft-RoCE device (modprobe rdma_rxe && rdma link add rxe0 type rxe " +
-  "netdev eth0), or give a container --device /dev/infiniband";
 
 /**
- * Opens a device.
+ * Opens a device. Nothing of libibverbs is loaded for the embedded provider.
  *
+ * @param name NAME of an RDMA device, or roce:ADDRESS
+ * @param options.standardPort whether the embedded provider may take UDP port 4791
  * @throws RdmaError when it is not there, may not be opened, or a library is missing
  */
-export function openDevice(name: string): Device {
+export function openDevice(name: string, options: { standardPort?: boolean } = {}): Device {
+  const embedded = addressIn(name);
+  if (embedded !== undefined) return new RoceDevice(embedded, options);
   return withLibraries(() => new VerbsDevice(name));
 }
 
-/**
- * All devices, with what each would say to being used.
- *
- * @throws RdmaError when a library is missing
- */
+/** All RDMA devices, and the embedded provider on each address of this host that it can use. */
 export function listDevices(): DeviceReport[] {
-  return withLibraries(() => verbsDeviceNames().map(report));
+  const addresses = Deno.networkInterfaces().map(({ address }) => address)
+    .filter((address) => rangeOf(address) !== "linkLocal");
+  return [
+    ...verbsDevices(),
+    ...addresses.map((address) =>
+      reportOn("roce", `${ROCE_PREFIX}${address}`, () => look(address))
+    ),
+  ];
 }
 
 /**
- * Chooses port and GID.
+ * Chooses port and GID for a connection.
  *
- * @param wanted `auto`, NAME or NAME:PORT
- * @param localAddress IP address of the TLS connection's own end: its GID is preferred
+ * @param wanted auto, NAME, NAME:PORT, roce:ADDRESS, or roce for the connection's own address
+ * @param localAddress IP address of the TLS connection's own end
  * @throws RdmaError that says why there is none
  */
 export function selectPort(wanted: string, localAddress?: string): PortSelection {
-  const [name, portNumber] = wanted.split(":");
-  const devices = listDevices().filter((device) => wanted === "auto" || device.name === name);
-  const candidates = portsOf(devices)
-    .filter(({ port }) => portNumber === undefined || port.number === Number(portNumber));
-  const active = candidates.filter(({ port }) => port.state === "ACTIVE");
-  const own = localAddress === undefined ? undefined : findOwner(active, localAddress);
-  if (own) return { ...own, reason: `it has the TLS connection's address ${localAddress}` };
-  for (const { device, port } of active) {
-    const gid = bestGid(port);
-    if (gid) return { device, port, gid, reason: "it is the first active port" };
-  }
-  throw noPort(wanted, candidates);
+  const choice = chooseDevice(wanted, localAddress);
+  if ("port" in choice) return choice;
+  throw new UsageError("device", "the embedded provider needs an address", "use roce:ADDRESS");
 }
 
-function report(name: string): DeviceReport {
+/**
+ * Chooses as {@linkcode selectPort} does, also where the address is not known yet: on a server that
+ * listens on all addresses each connection's counts.
+ *
+ * `auto` takes the RDMA port that has the connection's address: another one may be in a network that
+ * the peer is not in, while the embedded provider reaches whom TLS reaches. Where the address says
+ * nothing, on loopback or before there is a connection, it takes the first active port.
+ */
+export function chooseDevice(wanted: string, localAddress?: string): DeviceChoice {
+  const address = localAddress === undefined ? undefined : specific(localAddress);
+  if (wanted === EMBEDDED) return embedded(address, "--device asks for it");
+  const named = addressIn(wanted);
+  if (named !== undefined) return embedded(named, "--device names it");
+  if (wanted !== "auto") return selectActive(wanted, address);
   try {
-    using device = new VerbsDevice(name);
-    return { name, ports: device.ports(), limits: device.limits, firmware: device.firmware };
+    return address === undefined || rangeOf(address) === "loopback"
+      ? selectActive()
+      : selectOwner(address);
   } catch (error) {
-    if (error instanceof RdmaError) return { name, error };
+    // An error here is a reason: the embedded provider needs neither libraries nor devices.
+    if (!(error instanceof RdmaError)) throw error;
+    const reason = `no usable RDMA port: ${error.message}`;
+    return { ...embedded(address, reason), remedy: error.remedy };
+  }
+}
+
+function embedded(address: string | undefined, reason: string): DeviceChoice {
+  if (address === undefined) return { provider: "roce", device: EMBEDDED, reason };
+  if (rangeOf(address) === "linkLocal") {
+    // A GID does not say which interface it belongs to.
+    throw new RdmaError(
+      "link_local",
+      `the embedded provider cannot use the link-local address ${address}`,
+      "reach the server by another address, or name one of this host with --device roce:ADDRESS",
+    );
+  }
+  using device = look(address);
+  const port = device.ports()[0]!;
+  return { provider: "roce", device: device.name, port, gid: port.gids[0]!, reason };
+}
+
+/** Without the port that whoever goes on to use the device wants. */
+function look(address: string): RoceDevice {
+  return new RoceDevice(address, { standardPort: false });
+}
+
+function verbsDevices(): DeviceReport[] {
+  try {
+    return listVerbsDevices();
+  } catch (error) {
+    if (error instanceof RdmaError) return [];
     throw error;
   }
 }
 
-/** Ports of the devices that open; when none does, the first one's error counts. */
-function portsOf(devices: readonly DeviceReport[]): DevicePort[] {
-  const opened = devices.filter((device) => "ports" in device);
-  const failed = devices.find((device) => "error" in device);
-  if (opened.length === 0 && failed) throw failed.error;
-  return opened.flatMap(({ name, ports }) => ports.map((port) => ({ device: name, port })));
-}
-
-/** The port that has an address of this host: the connection manager knows, also where GIDs are not addresses. */
-function findOwner(ports: readonly DevicePort[], address: string) {
-  const owner = ownerOf(address);
-  if (!owner) return undefined;
-  for (const candidate of ports) {
-    const { device = candidate.device, port = candidate.port.number } = owner;
-    if (device !== candidate.device || port !== candidate.port.number) continue;
-    const gid = candidate.port.gids.find(({ gid, type }) =>
-      gid === owner.gid && type !== "RoCE v1"
-    );
-    if (gid) return { ...candidate, gid };
-  }
-  return undefined;
-}
-
-/** Without a connection manager the GIDs of RoCE still tell: they are the addresses. */
-function ownerOf(address: string): { device?: string; port?: number; gid: Gid } | undefined {
-  try {
-    return resolveLocal(address);
-  } catch (error) {
-    if (!(error instanceof RdmaError)) throw error;
-    return { gid: gidOfAddress(address) };
-  }
-}
-
-/** RoCE v2 before InfiniBand; over IPv4 before routable IPv6 before link-local. RoCE v1 is never chosen. */
-function bestGid(port: Port): GidEntry | undefined {
-  const rank = ({ gid, type }: GidEntry) =>
-    (type === "RoCE v2" ? 0 : 3) +
-    (gid.startsWith("::ffff:") ? 0 : gid.startsWith("fe80:") ? 2 : 1);
-  return port.gids.filter(({ type }) => type !== "RoCE v1").sort((a, b) => rank(a) - rank(b))[0];
-}
-
-function noPort(wanted: string, candidates: DevicePort[]): RdmaError {
-  if (candidates.length === 0) {
-    return wanted === "auto"
-      ? new RdmaError("no_device", "there is no RDMA device", NO_DEVICE_REMEDY)
-      : new RdmaError(
-        "device_not_found",
-        `there is no RDMA device or port ${wanted}`,
-        "see what there is with verbseal devices",
-      );
-  }
-  const states = candidates.map(({ device, port }) =>
-    `port ${port.number} of ${device} is ${
-      port.state === "ACTIVE" ? "without a RoCE v2 or InfiniBand GID" : port.state
-    }`
+/** ADDRESS of roce:ADDRESS; undefined for other names. */
+function addressIn(name: string): string | undefined {
+  if (!name.startsWith(ROCE_PREFIX)) return undefined;
+  const text = name.slice(ROCE_PREFIX.length);
+  const address = ipaddr.isValid(text) ? specific(text) : undefined;
+  if (address !== undefined) return address;
+  throw new UsageError(
+    "device",
+    `${name} does not name an IP address of this host`,
+    "use roce:ADDRESS",
   );
-  return new RdmaError(
-    "port_down",
-    states.join("; "),
-    "check the cable and bring the network interface up: ip link set DEVICE up",
-  );
+}
+
+/** An address, IPv4 as such where it came mapped into IPv6; undefined where it stands for all. */
+function specific(text: string): string | undefined {
+  const address = ipaddr.process(text);
+  return address.range() === "unspecified" ? undefined : address.toString();
+}
+
+function rangeOf(address: string): string {
+  return ipaddr.parse(address).range();
 }

@@ -1,9 +1,10 @@
 import type { Connect } from "../control/messages.ts";
-import { openDevice, selectPort } from "../rdma/provider.ts";
+import type { PortSelection } from "../rdma/port_selection.ts";
+import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
 import { ClientSession } from "../session/client_session.ts";
 import { connectByTls } from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
-import { managedClient } from "../session/managed_connection.ts";
+import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/deno.ts";
 import { type Endpoint, endpointText } from "../tls/connection.ts";
@@ -20,7 +21,7 @@ export interface ClientOptions {
   readonly trust: Trust;
   /** Name that the server's certificate must be for, where it is not the host's. */
   readonly serverName?: string;
-  /** `auto`, NAME or NAME:PORT. */
+  /** As for {@linkcode selectPort}. */
   readonly device: string;
   readonly connect: Connect;
   /** Service port of the server's connection manager. */
@@ -46,6 +47,7 @@ export class Client implements AsyncDisposable {
   static async open(options: ClientOptions): Promise<Client> {
     const { server, trust, serverName, handshakeSeconds, connect } = options;
     const signal = options.signal ?? new AbortController().signal;
+    if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
     const tls = await dial({
       ...server,
@@ -57,13 +59,9 @@ export class Client implements AsyncDisposable {
     building.defer(() => tls.abort());
     const { localAddress, peerAddress } = tls;
     const selection = selectPort(options.device, localAddress.hostname);
+    logSelection(options.device, selection);
+    if (connect === "cm") checkManageable(selection.provider, selection.reason);
     const device = building.use(openDevice(selection.device));
-    log.debug("port chosen", {
-      device: selection.device,
-      port: selection.port.number,
-      gid: selection.gid.gid,
-      reason: selection.reason,
-    });
     const messages = new MessageClient();
     const memory = new MemoryClient();
     const files = new FileClient();
@@ -99,4 +97,11 @@ export class Client implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.resources.disposeAsync();
   }
+}
+
+/** That `auto` does without an RDMA device is worth a line; what was asked for is not. */
+function logSelection(wanted: string, selection: PortSelection): void {
+  const { provider, device, port, gid, reason } = selection;
+  const level = wanted === "auto" && provider === "roce" ? "info" : "debug";
+  log[level]("device chosen", { device, port: port.number, gid: gid.gid, reason });
 }

@@ -1,10 +1,14 @@
-import { type PortSelection, selectPort } from "../rdma/provider.ts";
+import type { PortSelection } from "../rdma/port_selection.ts";
+import { selectPort } from "../rdma/provider.ts";
 import type { PortChoice } from "../session/data_path.ts";
+import { logger } from "../telemetry/log.ts";
+
+const log = logger("server");
 
 /** A selection as plain data, for another thread. */
-export function portChoice({ device, port, gid }: PortSelection): PortChoice {
+export function portChoice({ provider, device, port, gid }: PortSelection): PortChoice {
   return {
-    provider: "verbs",
+    provider,
     device,
     port: port.number,
     gid: gid.gid,
@@ -18,10 +22,13 @@ export function portChoice({ device, port, gid }: PortSelection): PortChoice {
 /** Milliseconds for which a choice is kept: ports come and go, and looking opens every device. */
 const KEPT = 2000;
 
+/** Addresses that are remembered; a host has few, but for those of loopback. */
+const ADDRESSES = 256;
+
 /**
  * Chooses the port for each address of ours that clients reach, and remembers it for a moment.
  *
- * @param wanted `auto`, NAME or NAME:PORT
+ * @param wanted as for {@linkcode selectPort}
  */
 export function portChooser(wanted: string): (localAddress: string) => PortChoice {
   const choices = new Map<string, { choice: PortChoice; until: number }>();
@@ -29,7 +36,13 @@ export function portChooser(wanted: string): (localAddress: string) => PortChoic
     const now = performance.now();
     const known = choices.get(localAddress);
     if (known && known.until > now) return known.choice;
-    const choice = portChoice(selectPort(wanted, localAddress));
+    const selection = selectPort(wanted, localAddress);
+    const choice = portChoice(selection);
+    if (choice.device !== known?.choice.device) {
+      const { device, reason } = selection;
+      log.info("device chosen", { address: localAddress, device, reason });
+    }
+    if (choices.size >= ADDRESSES) choices.clear();
     choices.set(localAddress, { choice, until: now + KEPT });
     return choice;
   };

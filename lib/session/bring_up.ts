@@ -76,6 +76,7 @@ function readyToReceive(port: PortChoice, { remote, path }: ConnectOrder): Queue
       dlid: remote.lid,
       isGlobal: port.gidType !== "InfiniBand",
       port: port.port,
+      ...(remote.udpPort === undefined ? {} : { udpPort: remote.udpPort }),
     },
     pathMtu: path.mtu,
     destQpn: remote.qpn,

@@ -32,14 +32,21 @@ export interface ClientSessionOptions {
 /** An established session with a server. Disposing it says BYE and frees everything. */
 export class ClientSession implements AsyncDisposable {
   readonly agreed: Established;
+  /** The port of this side. */
+  readonly port: PortChoice;
   readonly #connection: ControlConnection;
   readonly #dataPath: DataPath;
   readonly #link: Disposable;
   readonly #loop: ControlLoop;
   readonly #running: Promise<never>;
 
-  private constructor(connection: ControlConnection, { agreed, dataPath, link }: Establishment) {
+  private constructor(
+    connection: ControlConnection,
+    port: PortChoice,
+    { agreed, dataPath, link }: Establishment,
+  ) {
     this.agreed = agreed;
+    this.port = port;
     this.#connection = connection;
     this.#dataPath = dataPath;
     this.#link = link;
@@ -70,22 +77,28 @@ export class ClientSession implements AsyncDisposable {
       const establishment = await establish({
         exchange: new ClientExchange(
           {
-            offers: { providers: ["verbs"], connect: [connect], seal: ["off"], services },
+            offers: {
+              providers: [port.provider],
+              connect: [connect],
+              seal: ["off"],
+              services: [...services],
+            },
             agent,
-          } as ConstructorParameters<typeof ClientExchange>[0],
+          },
         ),
         connection,
         psns: new PsnSource(),
         openDataPath: (welcome) =>
           options.openDataPath({
             port,
+            peerProvider: welcome.choices.provider,
             side: "client",
             messageBytes: welcome.limits.messageBytes,
             services: welcome.choices.services,
           }),
         connectQueuePair: () => options.connectQueuePair,
       });
-      return new ClientSession(connection, establishment);
+      return new ClientSession(connection, port, establishment);
     } catch (error) {
       connection.sendLast(errorMessage(error));
       await connection.close();

@@ -1,12 +1,13 @@
-import type { AgreedPath } from "../control/exchange.ts";
 import type { QueuePairNumbers, Service } from "../control/messages.ts";
+import type { AgreedPath } from "../control/path.ts";
 import type { VerbsealError } from "../errors.ts";
 import type { GidType, PathMtu } from "../rdma/address.ts";
+import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
-  readonly provider: "verbs";
+  readonly provider: Provider;
   readonly device: string;
   readonly port: number;
   readonly gid: string;
@@ -19,6 +20,7 @@ export interface PortChoice {
 /** How a session's data path is made. Plain data: it crosses threads. */
 export interface DataPathOptions {
   readonly port: PortChoice;
+  readonly peerProvider: Provider;
   /** The server answers, the client asks. */
   readonly side: "client" | "server";
   /** Bytes of a message at most. */

@@ -1,5 +1,6 @@
-import type { AgreedPath, ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
+import type { ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
 import type { Hello, QueuePairNumbers, Welcome } from "../control/messages.ts";
+import type { AgreedPath } from "../control/path.ts";
 import { errorText, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";

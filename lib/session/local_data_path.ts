@@ -1,6 +1,7 @@
 import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
 import type { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../control/messages.ts";
+import { checkStandardPort } from "../control/path.ts";
 import { errorText, IntegrityError, ProtocolError, RdmaError, VerbsealError } from "../errors.ts";
 import type { CompletionQueue, WorkCompletions } from "../rdma/completion_queue.ts";
 import type { AsyncEvent, Device } from "../rdma/device.ts";
@@ -89,8 +90,9 @@ export class LocalDataPath implements DataPath, ServiceAccess {
 
   // deno-lint-ignore require-await -- a worker's data path answers later
   async allocate(): Promise<LocalQueuePair> {
-    const { port } = this.#options;
-    const { limits } = this.#device;
+    const { port, peerProvider } = this.#options;
+    const { limits, udpPort } = this.#device;
+    if (peerProvider === "verbs") checkStandardPort(port.gid, udpPort);
     using stack = new DisposableStack();
     const protectionDomain = stack.use(this.#device.allocateProtectionDomain());
     const queue = stack.use(
@@ -131,6 +133,7 @@ export class LocalDataPath implements DataPath, ServiceAccess {
       maxRdAtomic: Math.min(RD_ATOMIC, limits.maxRdAtomic),
       maxDestRdAtomic: Math.min(RD_ATOMIC, limits.maxDestRdAtomic),
       receives: RECEIVES,
+      ...(udpPort === undefined ? {} : { udpPort }),
     };
   }
 

@@ -1,6 +1,7 @@
 /** `--connect cm`: queue pairs brought up through the connection manager, with the PSNs agreed in TLS. */
 import { encodeHex } from "@std/encoding/hex";
 import { RdmaError } from "../errors.ts";
+import type { Provider } from "../rdma/device.ts";
 import {
   type CmConnection,
   CmListener,
@@ -20,6 +21,20 @@ const PATIENCE = 5000;
 
 /** Bytes of the token in a request's private data. */
 const TOKEN_BYTES = 32;
+
+/**
+ * @param reason why there is the embedded provider
+ * @throws RdmaError for the embedded provider
+ */
+export function checkManageable(provider: Provider, reason?: string): void {
+  if (provider === "verbs") return;
+  const why = reason === undefined ? "" : ` (${reason})`;
+  throw new RdmaError(
+    "cm_embedded",
+    `the embedded provider has no connection manager, which --connect cm asks for${why}`,
+    "use --connect tls, or an RDMA device on both sides (see verbseal devices)",
+  );
+}
 
 function parameters({ local, path }: ConnectOrder): ConnectionParameters {
   return {

@@ -1,15 +1,16 @@
 import { ServerExchange } from "../control/exchange.ts";
-import type { Connect, Hello, Service, Welcome } from "../control/messages.ts";
+import type { Connect, Hello, Provider, Service, Welcome } from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
-import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
+import { endpointText, type IncomingConnection } from "../tls/connection.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
 import type { DataPath, DataPathOptions, PortChoice } from "./data_path.ts";
 import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
 import type { Limits } from "./limits.ts";
+import { checkManageable } from "./managed_connection.ts";
 
 const log = logger("session");
 
@@ -33,6 +34,8 @@ export class ServerSession {
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
   #agent = "";
+  #port: PortChoice | undefined;
+  #peerProvider: Provider | undefined;
   #loop: ControlLoop | undefined;
   #dataPath: DataPath | undefined;
   #link: Disposable | undefined;
@@ -64,6 +67,8 @@ export class ServerSession {
         session,
         peer,
         agent: this.#agent,
+        device: this.#port?.device,
+        peerProvider: this.#peerProvider,
         qpn: local.qpn,
         psn: hex24(local.psn),
         gid: local.gid,
@@ -115,8 +120,8 @@ export class ServerSession {
         exchange: new ServerExchange(),
         connection,
         psns: this.#context.psns,
-        admit: (hello) => this.#admit(hello),
-        openDataPath: (welcome) => this.#openDataPath(tls, welcome),
+        admit: (hello) => this.#admit(hello, tls.localAddress.hostname),
+        openDataPath: (welcome) => this.#openDataPath(welcome),
         connectQueuePair: ({ choices }) => this.#context.connectQueuePair[choices.connect]!,
       });
       this.#dataPath = dataPath;
@@ -129,7 +134,7 @@ export class ServerSession {
     }
   }
 
-  #admit({ offers, agent }: Hello): Pick<Welcome, "choices" | "limits"> {
+  #admit({ offers, agent }: Hello, localAddress: string): Pick<Welcome, "choices" | "limits"> {
     const { limits, services, connectQueuePair, admission } = this.#context;
     const connect = offers.connect.find((way) => connectQueuePair[way]);
     if (!connect) {
@@ -141,17 +146,23 @@ export class ServerSession {
     if (!offers.seal.includes("off")) {
       throw new RefusedError("seal", "this server cannot seal what RDMA carries");
     }
-    if (!offers.providers.includes("verbs")) {
-      throw new RefusedError("provider", "this server uses an RDMA device");
-    }
     const common = services.filter((service) => offers.services.includes(service));
     if (common.length === 0) {
       throw new RefusedError("service", `this server offers ${services.join(", ")} only`);
     }
     this.#agent = agent;
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname));
+    const [peerProvider] = offers.providers;
+    const port = this.#context.selectPort(localAddress);
+    if (connect === "cm") {
+      for (const each of [port.provider, peerProvider]) {
+        checkManageable(each);
+      }
+    }
+    this.#port = port;
+    this.#peerProvider = peerProvider;
     return {
-      choices: { provider: "verbs", connect, seal: "off", services: common },
+      choices: { provider: port.provider, connect, seal: "off", services: common },
       limits: {
         messageBytes: limits.messageBytes,
         registeredBytes: limits.lentBytes,
@@ -160,9 +171,10 @@ export class ServerSession {
     };
   }
 
-  #openDataPath(tls: TlsConnection, welcome: Welcome): DataPath {
+  #openDataPath(welcome: Welcome): DataPath {
     return this.#context.openDataPath({
-      port: this.#context.selectPort(tls.localAddress.hostname),
+      port: this.#port!,
+      peerProvider: this.#peerProvider!,
       side: "server",
       messageBytes: welcome.limits.messageBytes,
       services: welcome.choices.services,

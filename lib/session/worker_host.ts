@@ -1,15 +1,25 @@
 import { ProtocolError, toPlainError } from "../errors.ts";
 import type { Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
-import type { DataPathOptions } from "./data_path.ts";
+import type { DataPathOptions, FinalState } from "./data_path.ts";
 import { LocalDataPath } from "./local_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
 
+/** Devices that no session uses and that stay open: the embedded provider has one for each address that clients reach. */
+const MAX_IDLE_DEVICES = 16;
+
+/** A device and how many sessions use it. */
+interface SharedDevice {
+  readonly name: string;
+  readonly device: Device;
+  sessions: number;
+}
+
 /** The data paths of one worker, and the devices that they share. */
 export class WorkerHost {
-  readonly #devices = new Map<string, Device>();
-  readonly #paths = new Map<number, LocalDataPath>();
+  readonly #devices = new Map<string, SharedDevice>();
+  readonly #paths = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
   #definitions: readonly ServiceDefinition[] | undefined;
 
   /**
@@ -52,37 +62,50 @@ export class WorkerHost {
     }
   }
 
-  #open(session: number, options: DataPathOptions): void {
-    const path = new LocalDataPath(
-      this.#device(options.port.device),
-      options,
-      this.#definitions ??= this.define(),
-    );
-    this.#paths.set(session, path);
+  #open(session: number, options: DataPathOptions, standardPort: boolean): void {
+    const definitions = this.#definitions ??= this.define();
+    const shared = this.#device(options.port.device, standardPort);
+    const path = new LocalDataPath(shared.device, options, definitions);
+    shared.sessions += 1;
+    this.#paths.set(session, { path, shared });
     path.failure.then((error) => this.report({ session, failure: toPlainError(error) }));
   }
 
   #path(session: number): LocalDataPath {
-    const path = this.#paths.get(session);
-    if (!path) throw new ProtocolError("session_ended", "the session has ended");
-    return path;
+    const found = this.#paths.get(session);
+    if (!found) throw new ProtocolError("session_ended", "the session has ended");
+    return found.path;
   }
 
-  #device(name: string): Device {
-    const opened = this.#devices.get(name) ?? openDevice(name);
-    this.#devices.set(name, opened);
-    return opened;
+  #device(name: string, standardPort: boolean): SharedDevice {
+    const known = this.#devices.get(name);
+    if (known) return known;
+    const shared = { name, device: openDevice(name, { standardPort }), sessions: 0 };
+    this.#devices.set(name, shared);
+    return shared;
   }
 
-  #close(session: number) {
-    const path = this.#paths.get(session);
+  async #close(session: number): Promise<FinalState | undefined> {
+    const found = this.#paths.get(session);
+    if (!found) return undefined;
     this.#paths.delete(session);
-    return path?.close();
+    const final = await found.path.close();
+    found.shared.sessions -= 1;
+    this.#closeIdleDevices();
+    return final;
+  }
+
+  #closeIdleDevices(): void {
+    const idle = [...this.#devices.values()].filter(({ sessions }) => sessions === 0);
+    for (const { name, device } of idle.slice(MAX_IDLE_DEVICES)) {
+      this.#devices.delete(name);
+      device[Symbol.dispose]();
+    }
   }
 
   async #stop(): Promise<void> {
     await Promise.all([...this.#paths.keys()].map((session) => this.#close(session)));
-    for (const device of this.#devices.values()) device[Symbol.dispose]();
+    for (const { device } of this.#devices.values()) device[Symbol.dispose]();
     this.#devices.clear();
   }
 }

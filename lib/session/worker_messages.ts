@@ -3,7 +3,8 @@ import type { DataPath, DataPathOptions } from "./data_path.ts";
 
 /** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
 interface Methods extends Omit<DataPath, "failure"> {
-  open(options: DataPathOptions): Promise<void>;
+  /** @param standardPort the embedded provider may take the UDP port that devices send to */
+  open(options: DataPathOptions, standardPort: boolean): Promise<void>;
   stop(): Promise<void>;
 }
 

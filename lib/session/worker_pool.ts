@@ -97,11 +97,12 @@ class WorkerDataPath implements DataPath {
     private readonly worker: DataWorker,
     private readonly session: number,
     options: DataPathOptions,
+    standardPort: boolean,
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     worker.watch(session, failure.resolve);
-    this.#opened = worker.call(session, "open", options);
+    this.#opened = worker.call(session, "open", options, standardPort);
     this.#opened.catch(() => {}); // allocate() reports it
   }
 
@@ -128,7 +129,11 @@ class WorkerDataPath implements DataPath {
   }
 }
 
-/** The data workers of a server. Each session is pinned to the one with the fewest. */
+/**
+ * The data workers of a server. Each session is pinned to the one with the fewest. With the embedded
+ * provider each worker has a UDP port of its own, and the first one the port that devices send to:
+ * sessions with devices are its.
+ */
 export class WorkerPool implements AsyncDisposable {
   readonly #workers: DataWorker[];
   #lastSession = 0;
@@ -147,8 +152,12 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   openDataPath(options: DataPathOptions): DataPath {
-    const worker = this.#workers.reduce((least, next) => next.load < least.load ? next : least);
-    return new WorkerDataPath(worker, ++this.#lastSession, options);
+    const [first] = this.#workers;
+    const needsFirst = options.port.provider === "roce" && options.peerProvider === "verbs";
+    const worker = needsFirst
+      ? first!
+      : this.#workers.reduce((least, next) => next.load < least.load ? next : least);
+    return new WorkerDataPath(worker, ++this.#lastSession, options, worker === first);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -14,15 +14,10 @@ import {
   type QueuePairNumbers,
   type Welcome,
 } from "../../lib/control/messages.ts";
-import { ProtocolError, RefusedError } from "../../lib/errors.ts";
+import { ProtocolError, RdmaError, RefusedError } from "../../lib/errors.ts";
 
-const hello = {
-  offers: {
-    providers: ["verbs" as const],
-    connect: ["tls" as const],
-    seal: ["off" as const],
-    services: ["messages" as const],
-  },
+const hello: ConstructorParameters<typeof ClientExchange>[0] = {
+  offers: { providers: ["verbs"], connect: ["tls"], seal: ["off"], services: ["messages"] },
   agent: "test",
 };
 
@@ -236,6 +231,10 @@ Deno.test("QP messages with numbers out of range are refused by field", () => {
     ["qpn", { qpn: 1 }],
     ["gid", { gid: "10.0.0.1" }],
     ["gid", { gid: "fe80::1%eth0" }],
+    ["gid", { gid: "ff02::1" }],
+    ["gid", { gid: "::ffff:255.255.255.255" }],
+    ["gid", { gid: "::" }],
+    ["udpPort", { udpPort: 0 }],
     ["mtu", { mtu: 1500 }],
     ["receives", { receives: 0 }],
     ["lid", { lid: 65536 }],
@@ -249,6 +248,45 @@ Deno.test("QP messages with numbers out of range are refused by field", () => {
     );
     assertEquals(error.code, "schema");
     assert(error.message.includes(field), error.message);
+  }
+});
+
+Deno.test("a server refuses a queue pair that it cannot reach, before it brings its own up", () => {
+  const remote = { ...clientNumbers, gid: "fd09::2" };
+  const server = serverIn("AWAIT_QP");
+  const error = assertThrows(() => server.receive(encode({ name: "QP", body: remote })), RdmaError);
+  assertEquals(error.code, "gid_family");
+});
+
+/** The client that has sent its QP, to a server that uses the embedded provider. */
+function clientOfEmbedded(): ClientExchange {
+  const client = new ClientExchange(hello);
+  client.start();
+  const server = new ServerExchange();
+  for (const name of ["HELLO", "SECRET"]) server.receive(encode(valid[name]!));
+  const choices = { ...conditions.choices, provider: "roce" as const };
+  for (const step of server.admitted({ ...conditions, choices })) {
+    if (step.do === "send") client.receive(step.frame);
+  }
+  client.allocated(clientNumbers);
+  return client;
+}
+
+Deno.test("a client with a device meets an embedded server, on the one port that it can send to", () => {
+  const answer = (udpPort: number) =>
+    clientOfEmbedded().receive(encode({ name: "QP", body: { ...serverNumbers, udpPort } }));
+  assertEquals(step(answer(4791), "connect").remote.udpPort, 4791);
+  assertEquals(assertThrows(() => answer(40000), RdmaError).code, "udp_port_taken");
+});
+
+Deno.test("a client offers one provider, the one that it uses", () => {
+  const providers = [[], ["verbs", "roce"], ["tcp"]];
+  for (const offered of providers) {
+    const body = { version: 1, nonce: btoa("n".repeat(32)), ...hello };
+    const offers = { ...hello.offers, providers: offered };
+    const frame = makeFrame("HELLO", new TextEncoder().encode(JSON.stringify({ ...body, offers })));
+    const error = assertThrows(() => serverIn("AWAIT_HELLO").receive(frame), ProtocolError);
+    assert(error.message.includes("providers"), error.message);
   }
 });
 

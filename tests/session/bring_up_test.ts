@@ -56,6 +56,16 @@ Deno.test("a queue pair is brought up with exactly the numbers agreed, receives 
   assertEquals(told[2]?.sqPsn, 0x111111);
 });
 
+Deno.test("the peer's UDP port is part of its address where it has told one", () => {
+  const portTold = (udpPort?: number) => {
+    const { pair, told } = device({});
+    const remote = { ...order.remote, ...(udpPort === undefined ? {} : { udpPort }) };
+    bringUp(pair, port, { ...order, remote }, () => {});
+    return told[1]?.addressVector?.udpPort;
+  };
+  assertEquals([portTold(), portTold(40000)], [undefined, 40000]);
+});
+
 for (const name of ["sqPsn", "rqPsn", "destQpn"] as const) {
   Deno.test(`a device that reports another ${name} than agreed is refused`, () => {
     const { pair } = device({ [name]: 0x333333 });

@@ -1,8 +1,11 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { deadline } from "@std/async/deadline";
-import { VerbsealError } from "../../lib/errors.ts";
-import type { DataPathOptions } from "../../lib/session/data_path.ts";
+import { RdmaError, VerbsealError } from "../../lib/errors.ts";
+import type { DataPath, DataPathOptions } from "../../lib/session/data_path.ts";
 import { WorkerPool } from "../../lib/session/worker_pool.ts";
+import { startWorkers } from "../../lib/services/server_services.ts";
 
 const options: DataPathOptions = {
   port: {
@@ -15,6 +18,7 @@ const options: DataPathOptions = {
     lid: 0,
     mtu: 1024,
   },
+  peerProvider: "verbs",
   side: "server",
   messageBytes: 4096,
   services: ["messages"],
@@ -41,4 +45,50 @@ Deno.test("another worker takes the place of one that died", async () => {
   await assertRejects(() => first.allocate(), VerbsealError, "died of allocate");
   const second = pool.openDataPath(options);
   await assertRejects(() => second.request("files", {}), VerbsealError, "died of request");
+});
+
+/** Real workers with the embedded provider on an address that no other test uses. */
+async function withEmbeddedWorkers(
+  address: string,
+  test: (udpPort: (peerProvider: DataPathOptions["peerProvider"]) => Promise<number>) => unknown,
+): Promise<void> {
+  const log = { level: "error", format: "text" } as const;
+  await using pool = startWorkers({ root: undefined, lentBytes: 4096, log }, 3);
+  const paths: DataPath[] = [];
+  const port = { ...options.port, provider: "roce", device: `roce:${address}` } as const;
+  try {
+    await test(async (peerProvider) => {
+      const path = pool.openDataPath({ ...options, port, peerProvider });
+      paths.push(path);
+      return (await path.allocate()).udpPort!;
+    });
+  } finally {
+    await Promise.all(paths.map((path) => path.close()));
+  }
+}
+
+Deno.test("embedded workers have a UDP port each, and one of them that of RoCE", async () => {
+  await withEmbeddedWorkers("127.0.47.1", async (udpPort) => {
+    const ports = [await udpPort("roce"), await udpPort("roce"), await udpPort("roce")];
+    assertEquals(new Set(ports).size, 3);
+    assert(ports.includes(4791), `${ports}`);
+  });
+});
+
+Deno.test("sessions with devices are on the embedded worker that devices can send to", async () => {
+  await withEmbeddedWorkers("127.0.47.2", async (udpPort) => {
+    assertEquals([await udpPort("verbs"), await udpPort("verbs")], [4791, 4791]);
+  });
+});
+
+Deno.test("where another program has the UDP port of RoCE, embedded peers are served and devices refused", async () => {
+  const address = "127.0.47.3";
+  const other = createSocket("udp4").bind(4791, address);
+  await once(other, "listening");
+  await withEmbeddedWorkers(address, async (udpPort) => {
+    assert(await udpPort("roce") !== 4791);
+    const error = await assertRejects(() => udpPort("verbs"), RdmaError, "send to 4791 only");
+    assertEquals(error.code, "udp_port_taken");
+  });
+  other.close();
 });
