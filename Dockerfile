@@ -1,4 +1,4 @@
-# Verbseal on slim Debian, with the libraries and drivers of its RDMA provider.
+# Verbseal on slim Debian, with the libraries and drivers for RDMA devices.
 #
 #   docker build --tag verbseal .
 #
@@ -7,8 +7,14 @@
 #   docker run --rm --volume verbseal-certs:/etc/verbseal verbseal \
 #     certs init --directory /etc/verbseal --host "$(hostname)"
 #
-# The server needs the host's RDMA devices, its network (an RDMA port's GIDs belong to the host's
-# addresses), and leave to lock memory:
+# The server by the embedded provider, which needs no RDMA device; clients reach it on TCP port 4433
+# and UDP port 4791:
+#
+#   docker run --network host \
+#     --volume verbseal-certs:/etc/verbseal:ro --volume verbseal-files:/srv/verbseal verbseal
+#
+# With the host's RDMA devices it needs leave to lock memory, and the host's network, as an RDMA
+# port's GIDs belong to the host's addresses:
 #
 #   docker run --device /dev/infiniband --ulimit memlock=-1 --network host \
 #     --volume verbseal-certs:/etc/verbseal:ro --volume verbseal-files:/srv/verbseal verbseal
