@@ -111,6 +111,62 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i64",
   },
+  openat: {
+    parameters: [
+      "i32", // int dirfd
+      "buffer", // const char *pathname
+      "i32", // int flags
+      "u32", // ... mode_t, for O_CREAT and O_TMPFILE
+    ],
+    result: "i32",
+  },
+  mkdirat: {
+    parameters: [
+      "i32", // int dirfd
+      "buffer", // const char *pathname
+      "u32", // mode_t mode
+    ],
+    result: "i32",
+  },
+  linkat: {
+    parameters: [
+      "i32", // int olddirfd
+      "buffer", // const char *oldpath
+      "i32", // int newdirfd
+      "buffer", // const char *newpath
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  flock: {
+    parameters: [
+      "i32", // int fd
+      "i32", // int op
+    ],
+    result: "i32",
+  },
+  geteuid: {
+    parameters: [],
+    result: "u32",
+  },
+  fdopendir: {
+    parameters: [
+      "i32", // int fd
+    ],
+    result: "pointer",
+  },
+  readdir: {
+    parameters: [
+      "pointer", // DIR *dirp
+    ],
+    result: "pointer",
+  },
+  closedir: {
+    parameters: [
+      "pointer", // DIR *dirp
+    ],
+    result: "i32",
+  },
   pread: {
     parameters: [
       "i32", // int fd
@@ -295,8 +351,13 @@ export const openHow = struct("open_how", 24, {
 });
 
 export const statxBuffer = struct("statx", 256, {
+  "stx_uid": [20, "u32"],
   "stx_mode": [28, "u16"],
   "stx_size": [40, "u64"],
+});
+
+export const dirent = struct("dirent", 280, {
+  "d_name": [19, { bytes: 256 }],
 });
 
 export const rlimit = struct("rlimit", 16, {
@@ -348,6 +409,7 @@ export const cmsghdr = struct("cmsghdr", 16, {
 export const C = {
   PROT_READ: 1,
   PROT_WRITE: 2,
+  MAP_SHARED: 1,
   MAP_PRIVATE: 2,
   MAP_ANONYMOUS: 0x20,
   EPOLL_CLOEXEC: 0o2000000,
@@ -362,15 +424,24 @@ export const C = {
   F_SETFL: 4,
   O_RDONLY: 0,
   O_WRONLY: 1,
+  O_RDWR: 2,
   O_CREAT: 0o100,
   O_EXCL: 0o200,
   O_NONBLOCK: 0o4000,
   O_DIRECTORY: Deno.build.arch === "x86_64" ? 0o200000 : 0o40000,
+  O_NOFOLLOW: Deno.build.arch === "x86_64" ? 0o400000 : 0o100000,
+  O_TMPFILE: Deno.build.arch === "x86_64" ? 0o20200000 : 0o20040000,
   O_CLOEXEC: 0o2000000,
   O_PATH: 0o10000000,
   AT_FDCWD: -100,
   AT_EMPTY_PATH: 0x1000,
+  AT_SYMLINK_FOLLOW: 0x400,
+  LOCK_SH: 1,
+  LOCK_EX: 2,
+  LOCK_NB: 4,
   STATX_TYPE: 1,
+  STATX_MODE: 2,
+  STATX_UID: 8,
   STATX_SIZE: 0x200,
   S_IFMT: 0o170000,
   S_IFREG: 0o100000,

@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import {
   C,
   cmsghdr,
+  dirent,
   epollEvent,
   ifreq,
   iovec,
@@ -19,12 +20,14 @@ import type { FieldType, StructLayout } from "../../ffi/layout.ts";
 
 const headers = `
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <linux/openat2.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <net/if.h>
@@ -52,6 +55,7 @@ const structures: readonly AnyLayout[] = [
   ...verbsStructures,
   ...rdmaCmStructures,
   cmsghdr,
+  dirent,
   epollEvent,
   ifreq,
   iovec,
