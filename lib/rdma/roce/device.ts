@@ -3,7 +3,7 @@ import { RdmaError } from "../../errors.ts";
 import { gidOfAddress, PATH_MTUS, type PathMtu } from "../address.ts";
 import type { AsyncEvent, Device, DeviceLimits, Port } from "../device.ts";
 import { RoceCompletionQueue } from "./completion_queue.ts";
-import { Counters } from "./counters.ts";
+import { COUNTER_NAMES, Counters } from "./counters.ts";
 import { ROCE_UDP_PORT } from "./endpoint.ts";
 import { MAX_PACKET_BYTES } from "./headers.ts";
 import { interfaceMtu } from "./interface_mtu.ts";
@@ -11,6 +11,7 @@ import { RocePort } from "./port.ts";
 import { RoceProtectionDomain } from "./protection_domain.ts";
 import { Pump } from "./pump.ts";
 import { MAX_MESSAGE_BYTES } from "./requester.ts";
+import { shareCounters } from "./shared_counters.ts";
 import { UdpWire } from "./udp_wire.ts";
 
 /** Devices of the embedded provider are named by their address. */
@@ -57,7 +58,7 @@ export class RoceDevice implements Device {
   readonly limits = limits;
   /** UDP port that peers send to. */
   readonly udpPort: number;
-  readonly counters = new Counters();
+  readonly counters: Counters;
   readonly #address: string;
   readonly #mtu: PathMtu;
   readonly #resources: DisposableStack;
@@ -78,6 +79,8 @@ export class RoceDevice implements Device {
     using building = new DisposableStack();
     const wire = building.use(openWire(octets, standardPort));
     this.udpPort = wire.local.port;
+    const { values } = building.use(shareCounters(address, this.udpPort, COUNTER_NAMES));
+    this.counters = new Counters(values);
     this.#port = building.use(
       new RocePort(
         wire,
