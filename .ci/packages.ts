@@ -18,6 +18,8 @@ export const PACKAGES = {
     ...LIBRARIES,
     ...["ibverbs-utils", "rdmacm-utils", "perftest"],
   ],
+  /** Programs that benches on the host are compared with. */
+  bench: ["iperf3", "sockperf"],
   /** Reading what crossed a wire. */
   wire: ["tshark"],
   /** Building the container image. */
@@ -38,6 +40,8 @@ const PROGRAMS: Record<string, string> = {
   "ibverbs-utils": "ibv_devinfo",
   "rdmacm-utils": "rping",
   "perftest": "ib_write_bw",
+  "iperf3": "iperf3",
+  "sockperf": "sockperf",
   "tshark": "tshark",
   "buildah": "buildah",
   "debootstrap": "debootstrap",

@@ -1,27 +1,32 @@
 /** What a bench found out, and how it is shown. */
 
-/** One number of Verbseal's beside the same number of an established program's. */
+/** One number of Verbseal's, beside the same number of an established program's where there is one. */
 export interface Figure {
   /** Name of the bench. */
   bench: string;
   /** Bytes of a message. */
   size: number;
+  /** Queue pairs at work, where it is they that matter. */
+  queuePairs?: number;
   /** Median of Verbseal's runs. */
   verbseal: number;
-  /** The program compared with. */
-  peer: string;
+  /** The program compared with; null where there is none. */
+  peer: string | null;
   /** Median of its runs. */
-  peerValue: number;
-  /** MB/s (of 2^20 bytes, as perftest counts) or us. */
-  unit: "MB/s" | "us";
+  peerValue: number | null;
+  /** MB/s (of 2^20 bytes, as perftest counts), us or bytes. */
+  unit: "MB/s" | "us" | "bytes";
   /** verbseal ÷ peerValue. */
-  ratio: number;
+  ratio: number | null;
   /** What both ran with, for the reader; not part of the JSON line. */
   settings: string;
 }
 
 /** A figure's subject, without its numbers. */
 export type Subject = Omit<Figure, "verbseal" | "peerValue" | "ratio">;
+
+/** Bytes of the unit MB. */
+export const MEGABYTE = 2 ** 20;
 
 /**
  * The middle value; the mean of the two middle ones of an even number.
@@ -36,15 +41,19 @@ export function median(values: ArrayLike<number>): number {
   return sorted.length % 2 === 1 ? upper : (sorted[middle - 1]! + upper) / 2;
 }
 
-/** Sums up runs made in turn: the medians of both, and their ratio. */
-export function summarize(subject: Subject, ours: number[], theirs: number[]): Figure {
+/**
+ * Sums up runs made in turn: the medians of both, and their ratio.
+ *
+ * @param theirs undefined where there is no peer
+ */
+export function summarize(subject: Subject, ours: number[], theirs?: number[]): Figure {
   const verbseal = median(ours);
-  const peerValue = median(theirs);
+  const peerValue = theirs ? median(theirs) : null;
   return {
     ...subject,
     verbseal: rounded(verbseal),
-    peerValue: rounded(peerValue),
-    ratio: rounded(verbseal / peerValue),
+    peerValue: peerValue === null ? null : rounded(peerValue),
+    ratio: peerValue === null ? null : rounded(verbseal / peerValue),
   };
 }
 
@@ -54,23 +63,25 @@ function rounded(value: number): number {
 }
 
 /** A figure as one line of JSON. */
-export function jsonLine({ bench, size, verbseal, peer, peerValue, unit, ratio }: Figure): string {
-  return JSON.stringify({ bench, size, verbseal, peer, peerValue, unit, ratio });
+export function jsonLine(figure: Figure): string {
+  const { bench, size, queuePairs, verbseal, peer, peerValue, unit, ratio } = figure;
+  return JSON.stringify({ bench, size, queuePairs, verbseal, peer, peerValue, unit, ratio });
 }
 
 /** Figures as a table, under the settings they were measured with. */
 export function table(figures: readonly Figure[]): string {
   const settings = new Set(figures.map((figure) => `${figure.bench}: ${figure.settings}`));
   const rows = [
-    ["bench", "bytes", "Verbseal", "peer", "", "unit", "ratio"],
+    ["bench", "bytes", "QPs", "Verbseal", "peer", "", "unit", "ratio"],
     ...figures.map((figure) => [
       figure.bench,
       String(figure.size),
+      String(figure.queuePairs ?? 1),
       figure.verbseal.toFixed(2),
-      figure.peerValue.toFixed(2),
-      figure.peer,
+      figure.peerValue?.toFixed(2) ?? "",
+      figure.peer ?? "",
       figure.unit,
-      figure.ratio.toFixed(3),
+      figure.ratio?.toFixed(3) ?? "",
     ]),
   ];
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
@@ -82,6 +93,6 @@ export function table(figures: readonly Figure[]): string {
 
 /** Numbers stand to the right, words to the left. */
 function align(cell: string, column: number, width: number): string {
-  const isNumber = [1, 2, 3, 6].includes(column);
+  const isNumber = [1, 2, 3, 4, 7].includes(column);
   return isNumber ? cell.padStart(width) : cell.padEnd(width);
 }

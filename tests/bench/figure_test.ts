@@ -41,15 +41,34 @@ Deno.test("jsonLine has the documented fields in their order and no others", () 
   );
 });
 
+Deno.test("a figure without a peer has no ratio, and says how many queue pairs it is about", () => {
+  const alone: Subject = {
+    bench: "roce.qps.lat",
+    size: 64,
+    queuePairs: 512,
+    peer: null,
+    unit: "us",
+    settings: "",
+  };
+  assertEquals(
+    jsonLine(summarize(alone, [9, 12, 10])),
+    '{"bench":"roce.qps.lat","size":64,"queuePairs":512,"verbseal":10,"peer":null,' +
+      '"peerValue":null,"unit":"us","ratio":null}',
+  );
+});
+
 Deno.test("table has the settings once and a row for each figure", () => {
   const bandwidth: Figure = summarize(subject, [57], [60]);
   const large: Figure = summarize({ ...subject, size: 1_048_576 }, [58], [58]);
+  const { peer: _, ...rest } = subject;
+  const alone: Figure = summarize({ ...rest, peer: null, queuePairs: 64 }, [50]);
   assertEquals(
-    table([bandwidth, large]),
+    table([bandwidth, large, alone]),
     `verbs.write.bw: RC
 
-bench             bytes  Verbseal   peer               unit  ratio
-verbs.write.bw    65536     57.00  60.00  ib_write_bw  MB/s  0.950
-verbs.write.bw  1048576     58.00  58.00  ib_write_bw  MB/s  1.000`,
+bench             bytes  QPs  Verbseal   peer               unit  ratio
+verbs.write.bw    65536    1     57.00  60.00  ib_write_bw  MB/s  0.950
+verbs.write.bw  1048576    1     58.00  58.00  ib_write_bw  MB/s  1.000
+verbs.write.bw    65536   64     50.00                      MB/s`,
   );
 });

@@ -4,7 +4,10 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import type { WriteEnd } from "./write_end.ts";
+import type { EndOptions, WriteEnd } from "./write_end.ts";
+
+/** The line that asks the peer's process for its memory. */
+export const MEMORY = "memory";
 
 /** Lines of a stream one by one, undefined at its end. */
 export function linesOf(input: Readable): () => Promise<string | undefined> {
@@ -17,16 +20,20 @@ export function linesOf(input: Readable): () => Promise<string | undefined> {
 
 /** The other end of Verbseal's half of a WRITE benchmark, as this process sees it. */
 export class Peer implements AsyncDisposable {
-  private constructor(private readonly process: ReturnType<typeof start>) {}
+  readonly #process: ReturnType<typeof start>;
+  readonly #nextLine: () => Promise<string | undefined>;
+
+  private constructor(options: EndOptions) {
+    this.#process = start(options);
+    this.#nextLine = linesOf(this.#process.stdout);
+  }
 
   /** Starts the peer's process and connects it with `end`. */
   static async connect(end: WriteEnd): Promise<Peer> {
-    const child = start(end);
-    const nextLine = linesOf(child.stdout);
-    const peer = new Peer(child);
+    const peer = new Peer(end.options);
     await peer.#say(JSON.stringify(end.description));
-    end.connect(JSON.parse(await nextLine() ?? "null"));
-    if (await nextLine() !== "ready") throw new Error("the peer's process has failed");
+    end.connect(JSON.parse(await peer.#answer()));
+    if (await peer.#answer() !== "ready") throw new Error("the peer's process is not ready");
     return peer;
   }
 
@@ -35,23 +42,36 @@ export class Peer implements AsyncDisposable {
     await this.#say(String(rounds));
   }
 
+  /** Bytes that the peer's process occupies. */
+  async memory(): Promise<number> {
+    await this.#say(MEMORY);
+    return Number(await this.#answer());
+  }
+
   /** Resolves when the line is on its way: this thread may not come back to its events for long. */
   #say(line: string): Promise<void> {
     return new Promise((resolve, reject) =>
-      this.process.stdin.write(`${line}\n`, (error) => error ? reject(error) : resolve())
+      this.#process.stdin.write(`${line}\n`, (error) => error ? reject(error) : resolve())
     );
   }
 
+  async #answer(): Promise<string> {
+    const line = await this.#nextLine();
+    if (line === undefined) throw new Error("the peer's process has failed");
+    return line;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    this.process.stdin.end();
-    if (this.process.exitCode === null) await once(this.process, "exit");
+    this.#process.stdin.end();
+    if (this.#process.exitCode === null) await once(this.#process, "exit");
   }
 }
 
-function start({ size, depth }: WriteEnd) {
+function start(options: EndOptions) {
   const program = fileURLToPath(new URL("./peer_process.ts", import.meta.url));
-  const options = ["run", "-A", "--no-check", "--cached-only"];
-  return spawn(process.execPath, [...options, program, String(size), String(depth)], {
+  // Garbage must not count as memory in use.
+  const flags = ["run", "-A", "--no-check", "--cached-only", "--v8-flags=--expose-gc"];
+  return spawn(process.execPath, [...flags, program, JSON.stringify(options)], {
     stdio: ["pipe", "pipe", "inherit"],
   });
 }

@@ -1,10 +1,8 @@
 /** Runs perftest's programs and reads what they print. */
-import { delay } from "@std/async/delay";
+import { ProgramError, runServerAndClient } from "./server_and_client.ts";
 
 /** perftest's default TCP port for its own exchange. */
 const PORT = 18515;
-
-const decoder = new TextDecoder();
 
 /** Runs until one in which perftest knew how fast its clock is. */
 const ATTEMPTS = 5;
@@ -26,8 +24,8 @@ export interface PerftestReport {
   values: ReadonlyMap<string, number>;
 }
 
-/** perftest failed, or printed something else than a report. */
-export class PerftestError extends Error {
+/** perftest printed something else than a report. */
+export class PerftestError extends ProgramError {
   override readonly name = "PerftestError";
 }
 
@@ -78,7 +76,7 @@ export function column(report: PerftestReport, name: string): number {
  *
  * @param program for example ib_write_bw
  * @param address where the client reaches the server
- * @throws PerftestError with what was printed, if an end fails
+ * @throws ProgramError with what was printed, if an end fails
  */
 export async function runPerftest(
   program: string,
@@ -86,7 +84,12 @@ export async function runPerftest(
   address: string,
 ): Promise<PerftestReport> {
   for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const { stdout, stderr } = await runOnce(program, args, address);
+    const { stdout, stderr } = await runServerAndClient({
+      program,
+      server: args,
+      client: [...args, address],
+      listens: { protocol: "tcp", port: PORT },
+    });
     if (!clockUnknown(stderr)) return parsePerftest(stdout);
     console.error(`${program} could not calibrate its clock, as the machine is busy: once more`);
   }
@@ -96,55 +99,4 @@ export async function runPerftest(
 /** Whether perftest has no clock rate: it then reports 0, inf or nan. */
 export function clockUnknown(stderr: string): boolean {
   return stderr.includes("Correlation coefficient");
-}
-
-/** What the client printed. */
-async function runOnce(
-  program: string,
-  args: readonly string[],
-  address: string,
-): Promise<{ stdout: string; stderr: string }> {
-  const server = spawn(program, args);
-  const serverOutput = server.output();
-  try {
-    await Promise.race([listening(), serverOutput.then(refuseFailure)]);
-    const client = await spawn(program, [...args, address]).output();
-    refuseFailure(client);
-    refuseFailure(await serverOutput);
-    const [stdout, stderr] = [client.stdout, client.stderr].map((each) => decoder.decode(each));
-    return { stdout: stdout!, stderr: stderr! };
-  } catch (error) {
-    try {
-      server.kill("SIGKILL");
-    } catch {
-      // It has ended by itself.
-    }
-    await serverOutput;
-    throw error;
-  }
-}
-
-function spawn(program: string, args: readonly string[]): Deno.ChildProcess {
-  return new Deno.Command(program, {
-    args: [...args],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-function refuseFailure({ success, code, stdout, stderr }: Deno.CommandOutput): void {
-  if (success) return;
-  const text = decoder.decode(stdout) + decoder.decode(stderr);
-  throw new PerftestError(`perftest ended with status ${code}:\n${text}`);
-}
-
-/** Waits until the server listens. It says so before it does, so the kernel's table is asked. */
-async function listening(): Promise<void> {
-  const socket = new RegExp(`:${PORT.toString(16).toUpperCase()} \\S+ 0A `);
-  const deadline = performance.now() + 30_000;
-  while (!socket.test(await Deno.readTextFile("/proc/net/tcp"))) {
-    if (performance.now() > deadline) throw new PerftestError("perftest's server does not listen");
-    await delay(10);
-  }
 }

@@ -1,19 +1,33 @@
 import { PACKAGES } from "../../.ci/packages.ts";
 import type { Figure } from "./figure.ts";
+import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
+import { roceBesideRxe } from "./roce_rxe.ts";
+import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
 import { writeBandwidth, writeLatency } from "./verbs_write.ts";
 
-/** One bench of `deno task bench`. It runs in the guest, beside the kernel's RDMA device. */
+/** One bench of `deno task bench`. */
 export interface Bench {
   /** Layer, operation, quantity: `verbs.write.bw`. */
-  name: string;
+  readonly name: string;
+  /** On this machine, or in the guest beside the kernel's RDMA device. */
+  readonly place: "host" | "guest";
   /** System packages it takes. */
-  needs: readonly string[];
+  readonly needs: readonly string[];
   /** Measures; says on standard error how far it is. */
   run(): AsyncIterable<Figure>;
 }
 
+const onHost = { place: "host", needs: [] } as const;
+const inGuest = { place: "guest", needs: PACKAGES.guest } as const;
+
 /** All of them, in the order in which they run. */
 export const benches: readonly Bench[] = [
-  { name: "verbs.write.bw", needs: PACKAGES.guest, run: writeBandwidth },
-  { name: "verbs.write.lat", needs: PACKAGES.guest, run: writeLatency },
+  { ...onHost, name: "roce.write.bw", needs: PACKAGES.bench, run: roceWriteBandwidth },
+  { ...onHost, name: "roce.write.lat", needs: PACKAGES.bench, run: roceWriteLatency },
+  { ...onHost, name: "roce.qps.bw", run: queuePairBandwidth },
+  { ...onHost, name: "roce.qps.lat", run: queuePairLatency },
+  { ...onHost, name: "roce.qp.memory", run: queuePairMemory },
+  { ...inGuest, name: "roce.rxe.bw", run: roceBesideRxe },
+  { ...inGuest, name: "verbs.write.bw", run: writeBandwidth },
+  { ...inGuest, name: "verbs.write.lat", run: writeLatency },
 ];

@@ -1,14 +1,14 @@
 /** RDMA WRITE over libibverbs, beside ib_write_bw and ib_write_lat. */
-import { type Figure, median, type Subject, summarize } from "./figure.ts";
+import { rxe } from "../provider.ts";
+import type { Figure, Subject } from "./figure.ts";
+import { measureInTurn } from "./in_turn.ts";
 import { Peer } from "./peer.ts";
 import { column, type PerftestReport, runPerftest } from "./perftest.ts";
 import { WriteEnd } from "./write_end.ts";
+import { bandwidthOf, latencyOf } from "./write_runs.ts";
 
 /** Runs of each side. */
-const pairs = 7;
-
-/** perftest's megabyte. */
-const megabyte = 2 ** 20;
+const runs = 7;
 
 /** Bandwidth of a stream of WRITEs, for messages of 64 KiB and 1 MiB. */
 export async function* writeBandwidth(): AsyncGenerator<Figure> {
@@ -19,7 +19,7 @@ export async function* writeBandwidth(): AsyncGenerator<Figure> {
 async function bandwidth(size: number, iterations: number): Promise<Figure> {
   // ib_write_bw's default.
   const depth = 128;
-  using end = new WriteEnd(size, depth);
+  using end = new WriteEnd({ device: rxe.device, size, depth });
   await using _peer = await Peer.connect(end);
   end.stream(iterations);
   return await compare({
@@ -27,7 +27,7 @@ async function bandwidth(size: number, iterations: number): Promise<Figure> {
     end,
     iterations,
     meaning: "MB of 2^20 bytes, from the first post to the last completion",
-    ours: () => Promise.resolve(size * iterations / megabyte / (end.stream(iterations) / 1000)),
+    ours: () => bandwidthOf(end, iterations),
     options: ["-t", String(depth)],
     column: "BW average[MB/sec]",
   });
@@ -37,21 +37,15 @@ async function bandwidth(size: number, iterations: number): Promise<Figure> {
 export async function* writeLatency(): AsyncGenerator<Figure> {
   const size = 64;
   const iterations = 4000;
-  using end = new WriteEnd(size, 1);
+  using end = new WriteEnd({ device: rxe.device, size, depth: 1 });
   await using peer = await Peer.connect(end);
-  const posts = new Float64Array(iterations);
-  const halfRoundTrip = async (): Promise<number> => {
-    await peer.lead(iterations);
-    end.pingPong(iterations, false, posts);
-    return 1000 * median(posts.subarray(1).map((time, index) => time - posts[index]!)) / 2;
-  };
-  await halfRoundTrip();
+  await latencyOf(end, peer, iterations);
   yield await compare({
     subject: { bench: "verbs.write.lat", size, peer: "ib_write_lat", unit: "us" },
     end,
     iterations,
     meaning: "half the round trip, the median of a run",
-    ours: halfRoundTrip,
+    ours: () => latencyOf(end, peer, iterations),
     options: [],
     column: "t_typical[usec]",
   });
@@ -59,40 +53,35 @@ export async function* writeLatency(): AsyncGenerator<Figure> {
 
 /** Verbseal and perftest, about to do the same. */
 interface Comparison {
-  subject: Omit<Subject, "settings">;
+  subject: Omit<Subject, "settings" | "peer"> & { peer: string };
   end: WriteEnd;
   iterations: number;
   /** What the figure is, in words. */
   meaning: string;
-  ours(): Promise<number>;
+  ours(): number | Promise<number>;
   /** perftest's options beside those that all have. */
   options: readonly string[];
   /** Where its figure stands. */
   column: string;
 }
 
-/** Runs both sides in turn. */
-async function compare(comparison: Comparison): Promise<Figure> {
-  const { subject, end, iterations } = comparison;
-  const { bench, size, peer, unit } = subject;
+function compare(comparison: Comparison): Promise<Figure> {
+  const { subject, end, iterations, ours } = comparison;
   const args = [
-    ...["-F", "-d", end.device, "-x", String(end.gid.index), "-m", String(end.port.activeMtu)],
-    ...["-s", String(size), "-n", String(iterations)],
+    ...["-F", "-d", rxe.device, "-x", String(end.gid.index), "-m", String(end.port.activeMtu)],
+    ...["-s", String(subject.size), "-n", String(iterations)],
     ...comparison.options,
   ];
-  const ours: number[] = [];
-  const theirs: number[] = [];
-  for (let pair = 1; pair <= pairs; pair++) {
-    const our = await comparison.ours();
-    const report = await runPerftest(peer, args, end.address);
-    requireSameJob(comparison, report);
-    const their = column(report, comparison.column);
-    ours.push(our);
-    theirs.push(their);
-    const values = `Verbseal ${our.toFixed(2)} ${unit}, ${peer} ${their.toFixed(2)} ${unit}`;
-    console.error(`${bench}, ${size} bytes, ${pair} of ${pairs}: ${values}`);
-  }
-  return summarize({ ...subject, settings: settings(comparison) }, ours, theirs);
+  return measureInTurn({
+    subject: { ...subject, settings: settings(comparison) },
+    runs,
+    ours,
+    theirs: async () => {
+      const report = await runPerftest(subject.peer, args, end.address);
+      requireSameJob(comparison, report);
+      return column(report, comparison.column);
+    },
+  });
 }
 
 /** @throws Error if perftest, by itself, chose something else than Verbseal does */
@@ -101,7 +90,7 @@ function requireSameJob({ subject, end, iterations }: Comparison, report: Perfte
     size: subject.size,
     iterations,
     mtu: end.port.activeMtu,
-    txDepth: end.depth,
+    txDepth: end.options.depth,
     cqModeration: 1,
     maxInline: 0,
   };
@@ -113,7 +102,7 @@ function requireSameJob({ subject, end, iterations }: Comparison, report: Perfte
 }
 
 function settings({ end, iterations, meaning }: Comparison): string {
-  return `${meaning}; both: RC, path MTU ${end.port.activeMtu}, ${end.depth} outstanding, ` +
+  return `${meaning}; both: RC, path MTU ${end.port.activeMtu}, ${end.options.depth} outstanding, ` +
     `one request a call, each signaled, not inline, ${iterations} iterations; ` +
-    `medians of ${pairs} runs each, in turn`;
+    `medians of ${runs} runs each, in turn`;
 }
