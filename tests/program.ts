@@ -1,9 +1,11 @@
 /** The compiled program, run as its users run it. */
+import { assertEquals } from "@std/assert";
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { join } from "node:path";
-
-/** Address of the guest's RDMA port. */
-export const guestAddress = "10.9.0.1";
+import { isDeepStrictEqual } from "node:util";
+import { createCertificates } from "../lib/tls/certificates.ts";
+import { writeCertificates } from "../lib/tls/certificate_files.ts";
+import { provider } from "./provider.ts";
 
 /** Path of the compiled program. */
 export const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
@@ -48,15 +50,14 @@ function recordsOf(text: string): Record<string, unknown>[] {
   return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
 }
 
-/** A directory with certificates for the guest, and room for files; gone when disposed. */
+/** A directory with certificates for the provider's address, and room for files; gone when disposed. */
 export class Workspace implements AsyncDisposable {
   private constructor(readonly path: string) {}
 
   static async create(...hosts: string[]): Promise<Workspace> {
     const path = await Deno.makeTempDir({ prefix: "verbseal-" });
-    const names = [guestAddress, ...hosts].flatMap((host) => ["--host", host]);
-    const { status, stderr } = await run(["certs", "init", ...names], { cwd: path });
-    if (status !== 0) throw new Error(stderr);
+    const certificates = await createCertificates({ hosts: [provider.address, ...hosts], days: 1 });
+    await writeCertificates(join(path, "certs"), certificates, { overwrite: false });
     await Deno.mkdir(join(path, "root"));
     return new Workspace(path);
   }
@@ -77,9 +78,9 @@ export class Workspace implements AsyncDisposable {
     args: readonly string[] = [],
     options: { stdin?: Uint8Array } = {},
   ): Promise<Run> {
-    const target = `${guestAddress}:${server.port}`;
+    const trust = ["--ca", this.file("certs/ca.pem")];
     return run(
-      ["client", command, target, ...args, "--ca", this.file("certs/ca.pem"), "--json"],
+      ["client", command, ...reaching(server), ...args, ...trust, "--json"],
       { cwd: this.path, ...options },
     );
   }
@@ -87,6 +88,11 @@ export class Workspace implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Deno.remove(this.path, { recursive: true });
   }
+}
+
+/** Arguments with which a client command reaches a server. */
+export function reaching({ port }: RunningServer): string[] {
+  return [`${provider.address}:${port}`, "--device", provider.device];
 }
 
 /** A line of a server's log, with `--log-format json`. */
@@ -110,7 +116,10 @@ export class RunningServer implements AsyncDisposable {
     args: readonly string[] = [],
     environment: Record<string, string> = {},
   ): Promise<RunningServer> {
-    const options = ["--port", "0", "--root", workspace.root, "--log-format", "json", "--json"];
+    const options = [
+      ...["--port", "0", "--device", provider.device, "--root", workspace.root],
+      ...["--log-format", "json", "--json"],
+    ];
     const child = new Deno.Command(executable, {
       args: ["server", ...options, ...args],
       cwd: workspace.path,
@@ -191,11 +200,46 @@ async function eachLine(
   for await (const line of lines) take(line);
 }
 
-/** What the kernel holds of the guest's RDMA device: numbers of pd, cq, qp, mr, cm_id, ctx. */
-export async function rdmaResources(): Promise<Record<string, number>> {
+/**
+ * What is held of the provider. Over libibverbs the kernel counts pd, cq, qp, mr, cm_id and ctx of
+ * all processes; the embedded provider is made of sockets, here of this process and of servers.
+ */
+export async function heldResources(
+  ...servers: readonly RunningServer[]
+): Promise<Record<string, number>> {
+  if (provider.name === "roce") return heldSockets(servers);
   const { stdout } = await new Deno.Command("rdma", { args: ["resource", "show"] }).output();
   const counts = new TextDecoder().decode(stdout).matchAll(/(\w+) (\d+)/g);
   return Object.fromEntries([...counts].map(([, name, count]) => [name, Number(count)]));
+}
+
+/** Sockets for UDP, and the servers' open files; TCP waits a moment for a peer that does not hang up. */
+function heldSockets(servers: readonly RunningServer[]): Record<string, number> {
+  const udp = new Set(["udp", "udp6"].flatMap(udpInodes));
+  const own = openFiles(Deno.pid);
+  const theirs = servers.flatMap(({ pid }) => openFiles(pid));
+  return {
+    udp: [...own, ...theirs].filter((file) => udp.has(file)).length,
+    files: theirs.filter((file) => !file.startsWith("socket:")).length,
+  };
+}
+
+/** As {@linkcode openFiles} names them. */
+function udpInodes(protocol: string): string[] {
+  const lines = Deno.readTextFileSync(`/proc/net/${protocol}`).trim().split("\n").slice(1);
+  return lines.map((line) => `socket:[${line.trim().split(/\s+/)[9]}]`);
+}
+
+function openFiles(pid: number): string[] {
+  return [...Deno.readDirSync(`/proc/${pid}/fd`)].flatMap(({ name }) => {
+    try {
+      return [Deno.readLinkSync(`/proc/${pid}/fd/${name}`)];
+    } catch (error) {
+      // It was closed meanwhile.
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
+    }
+  });
 }
 
 /** Waits until `look` gives true; for facts of the kernel, which tells nobody when they change. */
@@ -209,6 +253,18 @@ export async function eventually(
     if (performance.now() > until) throw new Error(`not within ${milliseconds} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** Nothing more, and nothing else, may be held than `expected`, a second from now at the latest. */
+export async function assertHeld(
+  expected: Record<string, number>,
+  ...servers: readonly RunningServer[]
+): Promise<void> {
+  let held = await heldResources(...servers);
+  const look = async () => isDeepStrictEqual(held = await heldResources(...servers), expected);
+  // The comparison tells more than the wait.
+  await eventually("resources are back", look, 1000).catch(() => {});
+  assertEquals(held, expected);
 }
 
 /** SHA-256 of a file, as hexadecimal digits. */

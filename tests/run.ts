@@ -40,7 +40,7 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 900, /^tests\/vm\/[^/]+$/),
+  run: (directory) => testInGuest(directory, 900),
 };
 
 const wire: Part = {
@@ -87,10 +87,9 @@ async function testHere(directory: string, seconds: number, pattern: RegExp): Pr
   return judge({ files, status, output, junit: await readIfThere(junit) });
 }
 
-/** Runs the test files whose path matches, in one guest. */
-async function testInGuest(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
-  const files = await testFiles(pattern);
-  if (files.length === 0) return noTests(pattern);
+/** Runs the guest's own tests and those that are about a provider, in one guest. */
+async function testInGuest(directory: string, seconds: number): Promise<Report> {
+  const files = [...await testFiles(/^tests\/vm\/[^/]+$/), ...await providerTests()];
   await fetchModules(...files);
   const options = "-A --no-check --cached-only --junit-path=/results/junit.xml";
   const names = files.map((file) => `'${file}'`).join(" ");
@@ -124,6 +123,16 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
   };
   await visit("tests");
   return files.sort();
+}
+
+/** Tests that hold for both providers are those that import provider.ts, which says which one it is. */
+async function providerTests(): Promise<string[]> {
+  const files: string[] = [];
+  for (const file of await testFiles(/^tests\/(?!vm\/)/)) {
+    const { output } = await runDeno(["info", "--json", file], 60);
+    if (output.includes("/tests/provider.ts")) files.push(file);
+  }
+  return files;
 }
 
 function noTests(pattern: RegExp): Report {

@@ -1,18 +1,13 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { deadline } from "@std/async/deadline";
-import { isDeepStrictEqual } from "node:util";
-import { VerbsDevice } from "../../lib/rdma/verbs/device.ts";
-import { Client } from "../../lib/services/client.ts";
+import type { Device } from "../../lib/rdma/device.ts";
+import { openDevice } from "../../lib/rdma/provider.ts";
+import type { Client } from "../../lib/services/client.ts";
+import { openClient } from "../client.ts";
 import { HostileClient } from "./hostile_client.ts";
-import {
-  eventually,
-  guestAddress,
-  type LogLine,
-  rdmaResources,
-  RunningServer,
-  Workspace,
-} from "./program.ts";
-import { rxe, verbsTest } from "./resources.ts";
+import { assertHeld, heldResources, type LogLine, RunningServer, Workspace } from "../program.ts";
+import { provider } from "../provider.ts";
+import { verbsTest } from "../rdma/resources.ts";
 
 /** Seconds; the guest's two processors are emulated and take about one for an exchange. */
 export const HANDSHAKE = 4;
@@ -26,9 +21,9 @@ export class Scene implements AsyncDisposable {
     readonly workspace: Workspace,
     readonly authority: string,
     readonly server: RunningServer,
-    readonly device: VerbsDevice,
+    readonly device: Device,
     readonly honest: Client,
-    /** What the kernel holds with the honest client alone. */
+    /** What is held with the honest client alone. */
     readonly resources: Record<string, number>,
     private readonly stack: AsyncDisposableStack,
   ) {}
@@ -39,19 +34,9 @@ export class Scene implements AsyncDisposable {
     const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
     const limits = ["--handshake-timeout", `${HANDSHAKE}s`, "--idle-timeout", `${IDLE}s`];
     const server = building.use(await RunningServer.start(workspace, limits));
-    const device = building.use(new VerbsDevice(rxe));
-    const honest = building.use(
-      await Client.open({
-        server: { hostname: guestAddress, port: server.port },
-        trust: { authorities: [authority] },
-        device: "auto",
-        connect: "tls",
-        cmPort: 4791,
-        handshakeSeconds: 10,
-        agent: "honest",
-      }),
-    );
-    const resources = await rdmaResources();
+    const device = building.use(openDevice(provider.device));
+    const honest = building.use(await openClient(authority, server));
+    const resources = await heldResources(server);
     const stack = building.move();
     return new Scene(workspace, authority, server, device, honest, resources, stack);
   }
@@ -73,10 +58,7 @@ export class Scene implements AsyncDisposable {
 
   /** Nothing is left of others, and the honest client is served as if nothing had happened. */
   async unharmed(): Promise<void> {
-    const back = async () => isDeepStrictEqual(await rdmaResources(), this.resources);
-    // The comparison tells more than the wait.
-    await eventually("resources are back", back, 1000).catch(() => {});
-    assertEquals(await rdmaResources(), this.resources);
+    await assertHeld(this.resources, this.server);
     const body = crypto.getRandomValues(new Uint8Array(20_000));
     const { session, messages } = this.honest;
     assertEquals(await deadline(session.during(messages.ask("ECHO", body)), 3000), body);
@@ -92,7 +74,7 @@ export class Scene implements AsyncDisposable {
 }
 
 /** Whether a log line is the one that ends a session. */
-export function isEnd({ message }: LogLine): boolean {
+function isEnd({ message }: LogLine): boolean {
   return message === "session ended";
 }
 
@@ -120,6 +102,21 @@ export function attackTest(
     await scene.unharmed();
     assertEquals(scene.ends(client.peer).length, 1);
   });
+}
+
+/** The last test of a file of attacks. */
+export function logTest(): void {
+  verbsTest(
+    "every session ended with exactly one line, and no line tells of the server's inside",
+    () => {
+      const { server } = Scene.current;
+      const peers = server.log.filter(isEnd).map(({ peer }) => peer);
+      assertEquals(new Set(peers).size, peers.length);
+      assertEquals(server.log.filter(({ reason }) => reason === "internal"), []);
+      assertEquals(server.log.filter(({ level }) => level === "error"), []);
+      for (const line of server.log) assert(typeof line.level === "string", JSON.stringify(line));
+    },
+  );
 }
 
 /** Bytes of a frame that may say what is not so. */

@@ -18,8 +18,8 @@ import { FRAGMENT_BYTES } from "../../lib/session/messenger.ts";
 import { MessageKind, type RemoteBuffer } from "../../lib/session/service.ts";
 import { endpointText, protocol } from "../../lib/tls/connection.ts";
 import { closeAtOnce, closeQuietly } from "../../lib/tls/deno_connection.ts";
-import { guestAddress } from "./program.ts";
-import { ReliableEnd } from "./resources.ts";
+import { provider } from "../provider.ts";
+import { ReliableEnd } from "../rdma/resources.ts";
 
 /** Receives posted, and sends outstanding at most. */
 const SLOTS = 16;
@@ -47,7 +47,7 @@ export interface Fragment {
 
 /** Plain TCP, for what comes before TLS. Gives the peer's name in the server's log. */
 export async function tcpConnection(port: number): Promise<{ tcp: Deno.TcpConn; peer: string }> {
-  const tcp = await Deno.connect({ hostname: guestAddress, port });
+  const tcp = await Deno.connect({ hostname: provider.address, port });
   return { tcp, peer: endpointText(tcp.localAddr) };
 }
 
@@ -61,7 +61,7 @@ export class HostileClient implements Disposable {
   readonly #frames: Frame[] = [];
   readonly #exchange = new ClientExchange({
     offers: {
-      providers: ["verbs"],
+      providers: [provider.name],
       connect: ["tls"],
       seal: ["off"],
       services: ["messages", "memory", "files"],
@@ -91,7 +91,7 @@ export class HostileClient implements Disposable {
     device: Device,
     alpnProtocols = [protocol],
   ): Promise<HostileClient> {
-    const options = { hostname: guestAddress, port: server.port, caCerts: [authority] };
+    const options = { hostname: provider.address, port: server.port, caCerts: [authority] };
     const tls = await Deno.connectTls({ ...options, alpnProtocols });
     await tls.handshake();
     return new HostileClient(tls, device);
@@ -123,6 +123,7 @@ export class HostileClient implements Disposable {
   async offerQueuePair(lies: Record<string, unknown> = {}): Promise<void> {
     this.#end = new ReliableEnd(this.#device, MEMORY_BYTES);
     const { gid, gidType, lid, mtu } = this.#port;
+    const { udpPort } = this.#device;
     const numbers: QueuePairNumbers = {
       epoch: 0,
       qpn: this.#end.queuePair.qpn,
@@ -134,6 +135,7 @@ export class HostileClient implements Disposable {
       maxRdAtomic: 4,
       maxDestRdAtomic: 4,
       receives: SLOTS,
+      ...(udpPort === undefined ? {} : { udpPort }),
     };
     const [step] = this.#exchange.allocated(numbers);
     if (Object.keys(lies).length === 0) await this.#take([step!]);
@@ -273,7 +275,7 @@ export class HostileClient implements Disposable {
   }
 
   get #port() {
-    return portChoice(selectPort("auto", guestAddress));
+    return portChoice(selectPort(provider.device, provider.address));
   }
 
   async #receive(): Promise<void> {

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { ProtocolError, VerbsealError } from "../../lib/errors.ts";
 import { FRAGMENT_BYTES, Messenger } from "../../lib/session/messenger.ts";
 import { WorkRequestId } from "../../lib/session/work_request_id.ts";
-import { type ReliableEnd, ReliablePair, verbsTest } from "./resources.ts";
+import { type ReliableEnd, ReliablePair, verbsTest } from "../rdma/resources.ts";
 
 const RECEIVES = 8;
 const MESSAGE_BYTES = 2 ** 20;

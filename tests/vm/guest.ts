@@ -119,6 +119,7 @@ async function guestEnvironment(
     DENO: Deno.execPath(),
     DENO_DIR: await denoDirectory(),
     DENO_NO_UPDATE_CHECK: "1",
+    VERBSEAL_TEST_PROVIDER: "verbs",
     GUEST_DIRECTORY: options.directory ?? Deno.cwd(),
     GUEST_MODULES: kernel.modules,
     GUEST_NUMBER: String(number),

@@ -1,6 +1,7 @@
 import { VerbsDevice } from "../../lib/rdma/verbs/device.ts";
 import type { QueuePairAttributes, QueuePairStatus } from "../../lib/rdma/queue_pair.ts";
-import { ReliableEnd, rxe } from "./resources.ts";
+import { rxe } from "../provider.ts";
+import { ReliableEnd } from "../rdma/resources.ts";
 
 /** A queue pair in a thread of its own: what it says, in this order. */
 export type FromQueuePairWorker =
@@ -23,7 +24,7 @@ const worker = self as unknown as {
 };
 
 const resources = new DisposableStack();
-const end = resources.use(new ReliableEnd(resources.use(new VerbsDevice(rxe))));
+const end = resources.use(new ReliableEnd(resources.use(new VerbsDevice(rxe.device))));
 
 worker.addEventListener("message", async ({ data }: MessageEvent<ToQueuePairWorker>) => {
   const { queuePair, queue, region, receives, memory } = end;

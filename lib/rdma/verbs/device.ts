@@ -228,6 +228,8 @@ export class VerbsDevice extends VerbsObject implements Device {
   }
 
   #takeEvent(): AsyncEvent | undefined {
+    // The device may have been disposed between the event and the moment that its waiter runs.
+    if (this.disposed) return undefined;
     const raw = ibvAsyncEvent.allocate();
     if (libibverbs().ibv_get_async_event(this.pointer, raw.pointer) !== 0) return undefined;
     try {

@@ -5,7 +5,8 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { join } from "node:path";
-import { guestAddress, randomFile, run, sha256 } from "../program.ts";
+import { randomFile, run, sha256 } from "../../program.ts";
+import { provider } from "../../provider.ts";
 import type { ImageConfig } from "./container_image.ts";
 
 const root = Deno.env.get("IMAGE_ROOT")!;
@@ -64,7 +65,7 @@ Deno.test("a container that was given no device says so", async () => {
 
 Deno.test("a server in a container serves a transfer over RDMA", async () => {
   await addDevices();
-  const certificates = ["--directory", "/etc/verbseal", "--host", guestAddress];
+  const certificates = ["--directory", "/etc/verbseal", "--host", provider.address];
   const certs = await runInContainer("certs", "init", ...certificates);
   assertEquals(certs.status, 0, certs.stderr);
 
@@ -81,7 +82,7 @@ Deno.test("a server in a container serves a transfer over RDMA", async () => {
   const before = await packetsReceived();
   const authority = join(root, "etc/verbseal/ca.pem");
   const client = (command: string, ...args: string[]) =>
-    run(["client", command, guestAddress, ...args, "--ca", authority], { cwd: directory });
+    run(["client", command, provider.address, ...args, "--ca", authority], { cwd: directory });
   const put = await client("put", "file");
   assertEquals([put.status, put.stderr], [0, ""]);
   assertEquals(await sha256(join(root, "srv/verbseal/file")), hash);

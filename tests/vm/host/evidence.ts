@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { decodeHex } from "@std/encoding/hex";
 import { EXECUTABLE } from "../../../.ci/compile.ts";
-import type { Workspace } from "../program.ts";
+import type { Workspace } from "../../program.ts";
 import { runOnWire } from "../wire.ts";
 import { type Agreement, type End, readAgreement } from "./agreement.ts";
 import {

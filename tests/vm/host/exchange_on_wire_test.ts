@@ -3,7 +3,8 @@ import { createPrivateKey } from "node:crypto";
 import { assert, assertEquals } from "@std/assert";
 import { decodeBase64 } from "@std/encoding/base64";
 import { decodeBase64Url } from "@std/encoding/base64url";
-import { Workspace } from "../program.ts";
+import { Workspace } from "../../program.ts";
+import { rxe } from "../../provider.ts";
 import type { Agreement, End } from "./agreement.ts";
 import type { Chunk } from "./capture.ts";
 import {
@@ -23,7 +24,7 @@ import { APPLICATION_DATA, tlsRecords } from "./tls_records.ts";
 const SIDES = ["client", "server"] as const;
 
 Deno.test("what two guests agree in TLS is what crosses the wire between them in RoCE headers, and nowhere else", async (t) => {
-  await using workspace = await Workspace.create();
+  await using workspace = await Workspace.create(rxe.address);
   const evidence = await gather(workspace);
   for (const [name, check] of Object.entries(checks)) {
     await t.step(name, () => check(evidence));

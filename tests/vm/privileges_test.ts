@@ -1,0 +1,53 @@
+import { assertEquals } from "@std/assert";
+import { executable, reaching, type Run, type Workspace } from "../program.ts";
+import { assertFailed, failureTest, Shared } from "../session/failure_scene.ts";
+
+/** Runs the program as a user without any privilege. */
+async function runAsNobody(limits: string[], args: string[]): Promise<Run> {
+  const nobody = [
+    "--reuid",
+    "65534",
+    "--regid",
+    "65534",
+    "--clear-groups",
+    "--bounding-set",
+    "-all",
+  ];
+  const { code, stdout, stderr } = await new Deno.Command("setpriv", {
+    args: [...nobody, "prlimit", ...limits, executable, ...args],
+    cwd: "/",
+  }).output();
+  return { status: code, stdout, stderr: new TextDecoder().decode(stderr), records: [] };
+}
+
+/** Arguments of a command that needs the device. */
+function echo(workspace: Workspace): string[] {
+  const ca = workspace.file("certs/ca.pem");
+  return ["client", "echo", ...reaching(Shared.current.server), "hello", "--ca", ca];
+}
+
+failureTest(
+  "a user without access to the device is told what to ask for",
+  async ({ workspace }) => {
+    const device = "/dev/infiniband/uverbs0";
+    const { mode } = await Deno.stat(device);
+    await Deno.chmod(device, 0o600);
+    await Deno.chmod(workspace.path, 0o755);
+    try {
+      assertFailed(await runAsNobody([], echo(workspace)), 4, "access to /dev/infiniband");
+    } finally {
+      await Deno.chmod(device, mode! & 0o777);
+    }
+  },
+);
+
+failureTest("a user who may lock no memory is told which limit to raise", async ({ workspace }) => {
+  await Deno.chmod(workspace.path, 0o755);
+  const none = await runAsNobody(["--memlock=0"], echo(workspace));
+  // libibverbs warns by itself.
+  const stderr = none.stderr.split("\n").slice(-2).join("\n");
+  assertFailed({ ...none, stderr }, 4, "ulimit -l");
+  assertFailed(await runAsNobody(["--memlock=65536"], echo(workspace)), 4, "ulimit -l");
+  const enough = await runAsNobody(["--memlock=16777216"], echo(workspace));
+  assertEquals(enough.status, 0, enough.stderr);
+});

@@ -1,0 +1,31 @@
+import { assertEquals } from "@std/assert";
+import { verbsTest } from "../rdma/resources.ts";
+import { IDLE, Scene } from "../session/attack_scene.ts";
+
+/** Sockets that are made meanwhile hold 4 KiB each way: what is not read is soon in the way. */
+async function withSmallSocketBuffers(run: () => Promise<void>): Promise<void> {
+  const settings = ["rmem", "wmem"].map((name) => `/proc/sys/net/ipv4/tcp_${name}`);
+  const before = settings.map((path) => Deno.readTextFileSync(path));
+  for (const path of settings) Deno.writeTextFileSync(path, "4096 4096 4096");
+  try {
+    await run();
+  } finally {
+    settings.forEach((path, index) => Deno.writeTextFileSync(path, before[index]!));
+  }
+}
+
+verbsTest("a client that sends PINGs and reads no PONG: idle", async () => {
+  const scene = Scene.current;
+  await withSmallSocketBuffers(async () => {
+    using client = await scene.connect();
+    await client.establish();
+    const flood = (async () => {
+      for (;;) await client.send({ name: "PING", body: { id: 1 } });
+    })().catch(() => {});
+    assertEquals((await scene.ended(client.peer, 2 * IDLE * 1000)).reason, "idle");
+    client.dropQueuePair();
+    await scene.unharmed();
+    client[Symbol.dispose]();
+    await flood;
+  });
+});
