@@ -42,22 +42,6 @@ export function resolveLocal(address: string): ResolvedPort | undefined {
   return portOf(identifier);
 }
 
-/**
- * The port through which an address is reached.
- *
- * @throws RdmaError when none reaches it, or the address does not answer in time
- */
-export async function resolveRemote(
-  address: string,
-  timeoutMilliseconds: number,
-): Promise<ResolvedPort> {
-  using identifier = openIdentifier(address);
-  await resolve(identifier, { address, port: 0 }, timeoutMilliseconds);
-  const port = portOf(identifier);
-  if (port) return port;
-  throw new RdmaError("cm_address_unresolved", `no RDMA device reaches ${address}`);
-}
-
 /** Whether every host has this address; the connection manager would take any device for it. */
 function isEveryHosts(address: string): boolean {
   return ["loopback", "unspecified"].includes(parseAddress(address).range());
@@ -79,7 +63,7 @@ export async function resolve(
   identifier: CommunicationIdentifier,
   { address, port, localAddress }: Destination,
   timeoutMilliseconds: number,
-  signal?: AbortSignal,
+  signal: AbortSignal,
 ): Promise<void> {
   if (isEveryHosts(address)) {
     throw new RdmaError(

@@ -109,11 +109,6 @@ export class IncomingConnection extends CmConnection {
     this.#onAnswer = onAnswer;
   }
 
-  /** The peer's IP address, as it says in the clear. */
-  get remoteAddress(): string {
-    return this.identifier.where;
-  }
-
   /**
    * Accepts, once the queue pair is in state RTS, and resolves when the peer has established the
    * connection. A failure ends it.
