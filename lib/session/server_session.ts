@@ -114,7 +114,7 @@ export class ServerSession {
       handshakeSeconds * 1000,
     );
     try {
-      const tls = await this.#incoming.handshake(handshakeSeconds);
+      const tls = await this.#incoming.handshake();
       const connection = this.#connection = new ControlConnection(tls);
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),

@@ -47,13 +47,12 @@ export interface IncomingConnection {
   readonly peerAddress: Endpoint;
 
   /**
-   * Does the handshake.
+   * Does the handshake. A peer may take as long as it likes: {@linkcode abort} ends that.
    *
-   * @param seconds how long the peer may take
-   * @throws TlsError when it fails, takes too long, or the peer does not offer `protocol`; the
+   * @throws TlsError when it fails, is aborted, or the peer does not offer `protocol`; the
    * connection is closed then
    */
-  handshake(seconds: number): Promise<TlsConnection>;
+  handshake(): Promise<TlsConnection>;
 
   /** Closes at once. */
   abort(): void;

@@ -242,21 +242,12 @@ class DenoIncomingConnection implements IncomingConnection {
     return endpointOf(this.#tls.remoteAddr);
   }
 
-  async handshake(seconds: number): Promise<TlsConnection> {
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      this.abort();
-    }, seconds * 1000);
+  async handshake(): Promise<TlsConnection> {
     try {
       return await agree(this.#tls, this.peerAddress);
     } catch (error) {
       if (error instanceof TlsError) throw error;
-      throw late
-        ? handshakeTimeout(this.peerAddress, seconds)
-        : handshakeFailure("server", this.peerAddress, error);
-    } finally {
-      clearTimeout(timer);
+      throw handshakeFailure("server", this.peerAddress, error);
     }
   }
 

@@ -24,7 +24,7 @@ export async function tlsPair(): Promise<TlsPair> {
   });
   const accepting = listener[Symbol.asyncIterator]();
   const { value: incoming } = await accepting.next();
-  const [near, far] = await Promise.all([incoming.handshake(5), dialled]);
+  const [near, far] = await Promise.all([incoming.handshake(), dialled]);
   const ended = accepting.next();
   listener.close();
   await ended;
