@@ -10,14 +10,3 @@ export async function cacheDirectory(part: string): Promise<string> {
   await Deno.mkdir(directory, { recursive: true });
   return directory;
 }
-
-/** Whether there is anything at that path. */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.lstat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { encodeHex } from "@std/encoding/hex";
 import { format } from "@std/fmt/bytes";
 import { errorText, VerbsealError } from "../lib/errors.ts";
-import { exists } from "./cache.ts";
+import { exists } from "../lib/exists.ts";
 import { findDenort } from "./denort.ts";
 
 const root = join(import.meta.dirname ?? ".", "..");

@@ -2,7 +2,8 @@
 import { join } from "node:path";
 import { encodeHex } from "@std/encoding/hex";
 import { errorText, VerbsealError } from "../lib/errors.ts";
-import { cacheDirectory, exists } from "./cache.ts";
+import { exists } from "../lib/exists.ts";
+import { cacheDirectory } from "./cache.ts";
 
 /** A denort, and where it came from in words. */
 export interface Denort {

@@ -1,6 +1,6 @@
 /** System packages that tests, guests and the container need, on Debian and its relatives. */
 import { VerbsealError } from "../lib/errors.ts";
-import { exists } from "./cache.ts";
+import { exists } from "../lib/exists.ts";
 
 const LIBRARIES = ["libibverbs1", "ibverbs-providers", "librdmacm1", "libffi8", "openssl"];
 

@@ -1,4 +1,5 @@
 import { errorText, VerbsealError } from "../errors.ts";
+import { exists } from "../exists.ts";
 import { writeText } from "../telemetry/streams.ts";
 import type { CertificateSet } from "./certificates.ts";
 
@@ -61,17 +62,6 @@ async function refuseExisting(paths: readonly string[]): Promise<void> {
         "Choose another folder with --directory, or replace what is there with --force",
       );
     }
-  }
-}
-
-/** Also true of a symbolic link that leads nowhere. */
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.lstat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }
 

@@ -1,8 +1,9 @@
 /** Debian's kernel and a small initramfs for the guests, unpacked once into the user's cache. */
 import { join } from "node:path";
 import { encodeHex } from "@std/encoding/hex";
-import { cacheDirectory, exists } from "../../.ci/cache.ts";
+import { cacheDirectory } from "../../.ci/cache.ts";
 import { VerbsealError } from "../../lib/errors.ts";
+import { exists } from "../../lib/exists.ts";
 
 /** What QEMU needs to boot, and what the guest needs to load modules: absolute paths. */
 export interface GuestKernel {

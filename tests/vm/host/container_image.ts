@@ -1,7 +1,8 @@
 /** Builds the container image from the Dockerfile, on a Debian that stands for its base image. */
 import { join } from "node:path";
-import { cacheDirectory, exists } from "../../../.ci/cache.ts";
+import { cacheDirectory } from "../../../.ci/cache.ts";
 import { VerbsealError } from "../../../lib/errors.ts";
+import { exists } from "../../../lib/exists.ts";
 
 const project = join(import.meta.dirname!, "..", "..", "..");
 
