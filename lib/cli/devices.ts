@@ -5,6 +5,7 @@ import type { Port } from "../rdma/device.ts";
 import type { DeviceReport } from "../rdma/device_report.ts";
 import { lockedMemoryLimit } from "../rdma/locked_memory.ts";
 import { chooseDevice, type DeviceChoice, listDevices } from "../rdma/provider.ts";
+import { listSharedCounters, type PortCounters } from "../rdma/roce/shared_counters.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
@@ -18,14 +19,14 @@ export function addDevicesCommand(program: Command): void {
   program.command("devices")
     .summary("show RDMA devices and the embedded provider, and which would be used")
     .description(
-      "Show RDMA devices, the addresses that the embedded provider can use, and which device " +
-        "would be used and why.",
+      "Show RDMA devices, the addresses that the embedded provider can use, the embedded ports of " +
+        "your running programs and what they have counted, and which device would be used and why.",
     )
     .addOption(deviceOption())
     .addHelpText(
       "after",
       examples(
-        ["verbseal devices", "what there is"],
+        ["verbseal devices", "what there is, and what embedded ports have counted"],
         ["verbseal devices --device mlx5_0:1 --json", "is this one usable? for a script"],
       ),
     )
@@ -35,16 +36,19 @@ export function addDevicesCommand(program: Command): void {
 /** Ends with the error that a session would end with, after showing all there is to know. */
 function devices({ device: wanted }: { device: string }, command: Command): void {
   const reports = listDevices();
+  const running = listSharedCounters();
   const choice = attempt(() => chooseDevice(wanted));
   const lockedMemory = lockedMemoryLimit();
   outputOf(command).result(
     {
       devices: reports.map(record),
+      embeddedPorts: running.map(({ port, ...rest }) => ({ ...rest, udpPort: port })),
       selected: choice instanceof RdmaError ? null : choiceFacts(choice),
       lockedMemoryBytes: lockedMemory === Infinity ? null : lockedMemory,
     },
     [
       ...reports.flatMap(describe),
+      ...running.map(describeRunning),
       lockedMemoryLine(lockedMemory),
       ...(choice instanceof RdmaError ? [] : choiceLines(wanted, choice)),
     ].join("\n"),
@@ -88,6 +92,13 @@ function describePort({ number, state, linkLayer, activeMtu, lid, gids }: Port):
     `  port ${number}: ${state}, ${linkLayer}, MTU ${activeMtu}${lidText}`,
     ...gids.map(({ index, gid, type }) => `    GID ${index}: ${gid} (${type})`),
   ];
+}
+
+function describeRunning({ address, port, pid, counters }: PortCounters): string {
+  const counted = Object.entries(counters).filter(([, value]) => value !== 0)
+    .map(([name, value]) => `${name} ${value}`);
+  const where = `roce:${address}, UDP port ${port}, process ${pid}`;
+  return `${where}: ${counted.join(", ") || "nothing counted"}`;
 }
 
 function lockedMemoryLine(bytes: number): string {

@@ -22,6 +22,12 @@ interface Devices {
     readonly name: string;
     readonly ports?: { readonly activeMtu: number; readonly gids: { readonly gid: string }[] }[];
   }[];
+  readonly embeddedPorts: {
+    readonly address: string;
+    readonly udpPort: number;
+    readonly pid: number;
+    readonly counters: Record<string, number>;
+  }[];
   readonly selected: {
     readonly provider: string;
     readonly device: string;
@@ -118,6 +124,29 @@ Deno.test("a server on the embedded provider loads no RDMA library", async () =>
   const mapped = await Deno.readTextFile(`/proc/${server.pid}/maps`);
   assertEquals([code, stderr], [0, ""]);
   assertEquals(mapped.match(/lib(ibverbs|rdmacm|ffi)\.so/), null);
+});
+
+Deno.test("devices shows the embedded port of a running server, and what it has counted", async () => {
+  await using folder = await certificateFolder();
+  const address = "127.0.49.1";
+  const options = ["--address", "127.0.0.1", "--device", `roce:${address}`];
+  await using server = await startServer(folder.path, options);
+  const running = async () => {
+    const { stdout } = await verbseal("devices", "--json");
+    const { embeddedPorts }: Devices = JSON.parse(stdout);
+    return embeddedPorts.find((port) => port.address === address);
+  };
+  assertEquals(await running(), undefined, "it has had no session");
+  const client = ["client", "echo", `127.0.0.1:${server.port}`, "hello", "--ca", folder.ca];
+  const { code, stderr } = await verbseal(...client, "--device", "roce");
+  assertEquals([code, stderr], [0, ""]);
+  const port = await running();
+  assertEquals([port?.pid, port?.udpPort], [server.pid, 4791]);
+  assert(port!.counters.rx_packets! > 0 && port!.counters.tx_packets! > 0, JSON.stringify(port));
+  const { stdout } = await verbseal("devices");
+  const line = stdout.split("\n").find((line) => line.startsWith(`roce:${address}, UDP port 4791`));
+  assertMatch(line ?? stdout, new RegExp(`process ${server.pid}: .*rx_packets \\d+`));
+  assertEquals(line?.match(/ 0(,|$)/), null, "what is zero is left out");
 });
 
 Deno.test("a server does not start with the embedded provider and the connection manager", async () => {
