@@ -42,6 +42,8 @@ class Answer {
   /** Packets sent of what is wanted. */
   sent = 0;
   isDue = false;
+  /** It was sent before, and is due because it was asked for again. */
+  isRepeat = false;
 }
 
 /** Takes requests, does what they ask if they may, and answers (IBTA volume 1, section 9.7.4 and the responder's side of 9.7.5). */
@@ -253,7 +255,10 @@ export class Responder {
   /** A place for a READ or an atomic; undefined when the peer has more under way than was agreed. */
   #freeAnswer(): Answer | undefined {
     const answer = this.#answers[this.#nextAnswer];
-    if (!answer || answer.isDue) return undefined;
+    if (!answer || (answer.isDue && !answer.isRepeat)) return undefined;
+    // Who asks for more has the answer, and was too impatient before.
+    if (answer.isDue) this.#due.splice(this.#due.indexOf(answer), 1);
+    answer.isDue = answer.isRepeat = false;
     this.#nextAnswer = (this.#nextAnswer + 1) % this.#answers.length;
     return answer;
   }
@@ -267,6 +272,17 @@ export class Responder {
     if (!answer.isDue) this.#due.push(answer);
     answer.isDue = true;
     this.#connection.schedule();
+  }
+
+  #answerAgain(
+    answer: Answer,
+    psn: number,
+    packets: number,
+    address: number,
+    bytes: number,
+  ): void {
+    answer.isRepeat ||= !answer.isDue;
+    this.#answer(answer, psn, packets, address, bytes);
   }
 
   /** A packet was executed, and `packets` PSNs with it. */
@@ -300,7 +316,7 @@ export class Responder {
       const isSame = rkey === answer.rkey && address === answer.address + skipped * mtu &&
         skipped * mtu + dmaLength <= answer.length;
       if (!isSame || this.#granted(REMOTE_READ, address, rkey, dmaLength) === null) return;
-      return this.#answer(answer, psn, packets, address, dmaLength);
+      return this.#answerAgain(answer, psn, packets, address, dmaLength);
     }
   }
 
@@ -308,7 +324,7 @@ export class Responder {
     const answer = this.#answers.find((known) =>
       known.isAtomic && known.packets > 0 && known.psn === psn
     );
-    if (answer) this.#answer(answer, psn, 1, answer.address, 8);
+    if (answer) this.#answerAgain(answer, psn, 1, answer.address, 8);
   }
 
   #completeReceive({ immediate, traits }: Packet, bytes: number): void {
