@@ -1,6 +1,7 @@
+/** What only the kernel has, or lets be set, against bad clients. */
 import { assertEquals } from "@std/assert";
 import { verbsTest } from "../rdma/resources.ts";
-import { IDLE, Scene } from "../session/attack_scene.ts";
+import { attackTest, IDLE, Scene } from "../session/attack_scene.ts";
 
 /** Sockets that are made meanwhile hold 4 KiB each way: what is not read is soon in the way. */
 async function withSmallSocketBuffers(run: () => Promise<void>): Promise<void> {
@@ -13,6 +14,11 @@ async function withSmallSocketBuffers(run: () => Promise<void>): Promise<void> {
     settings.forEach((path, index) => Deno.writeTextFileSync(path, before[index]!));
   }
 }
+
+attackTest("a QP message with a GID that is nowhere", "transition_refused", async (client) => {
+  await client.enter();
+  await client.offerQueuePair({ gid: "::ffff:192.0.2.77" });
+});
 
 verbsTest("a client that sends PINGs and reads no PONG: idle", async () => {
   const scene = Scene.current;
