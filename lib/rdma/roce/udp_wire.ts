@@ -341,6 +341,8 @@ export class UdpWire implements Wire {
     } else {
       check("setsockopt", this.#set(C.IPPROTO_IPV6, C.IPV6_V6ONLY, 1));
       check("setsockopt", this.#set(C.IPPROTO_IPV6, C.IPV6_MTU_DISCOVER, C.IPV6_PMTUDISC_PROBE));
+      // RoCEv2 needs no UDP checksum, and rdma_rxe and NICs send none: the ICRC is there.
+      check("setsockopt", this.#set(C.SOL_UDP, C.UDP_NO_CHECK6_RX, 1));
     }
     this.#enlarge(C.SO_RCVBUFFORCE, C.SO_RCVBUF);
     this.#enlarge(C.SO_SNDBUFFORCE, C.SO_SNDBUF);
