@@ -19,8 +19,32 @@ export interface QueuePairNumbers {
   readonly gid: Gid;
 }
 
-export interface EndpointOptions {
+/** A device's first port and the address to use there. Disposing it ends the device and the endpoints on it. */
+export class LocalPort implements Disposable {
+  readonly activeMtu: PathMtu;
   readonly gid: GidEntry;
+  readonly #resources = new DisposableStack();
+
+  /** @param gid GID of RoCE v2 */
+  constructor(readonly device: Device, gid: Gid) {
+    this.#resources.use(device);
+    const { activeMtu, gids } = device.ports()[0]!;
+    const entry = gids.find((entry) => entry.gid === gid && entry.type === "RoCE v2");
+    if (!entry) throw new Error(`${device.name} has no RoCE v2 GID ${gid}`);
+    this.activeMtu = activeMtu;
+    this.gid = entry;
+  }
+
+  open(options: EndpointOptions): Endpoint {
+    return this.#resources.use(new Endpoint(this, options));
+  }
+
+  [Symbol.dispose](): void {
+    this.#resources.dispose();
+  }
+}
+
+export interface EndpointOptions {
   /** Bytes of a message. */
   readonly size: number;
   /** Buffers of that size, and work requests outstanding at most on each queue. */
@@ -40,7 +64,6 @@ export interface Completion {
 export class Endpoint implements Disposable, QueuePairNumbers {
   readonly psn = crypto.getRandomValues(new Uint32Array(1))[0]! & 0xff_ffff;
   readonly region: MemoryRegion;
-  readonly activeMtu: PathMtu;
   /** READs that it can have outstanding, and serve at once. */
   readonly readDepth: number;
   readonly #resources = new DisposableStack();
@@ -51,10 +74,10 @@ export class Endpoint implements Disposable, QueuePairNumbers {
   readonly #receives = new ReceiveWorkRequests(1);
 
   /** The queue pair is in INIT then: receives can be posted. */
-  constructor(device: Device, private readonly options: EndpointOptions) {
+  constructor(readonly port: LocalPort, private readonly options: EndpointOptions) {
+    const { device } = port;
     const { size, slots } = options;
     this.readDepth = Math.min(16, device.limits.maxRdAtomic, device.limits.maxDestRdAtomic);
-    this.activeMtu = device.ports()[0]!.activeMtu;
     const domain = this.#resources.use(device.allocateProtectionDomain());
     this.#queue = this.#resources.use(device.createCompletionQueue(2 * slots));
     this.#queuePair = this.#resources.use(domain.createQueuePair({
@@ -76,7 +99,7 @@ export class Endpoint implements Disposable, QueuePairNumbers {
   }
 
   get gid(): Gid {
-    return this.options.gid.gid;
+    return this.port.gid.gid;
   }
 
   /** The bytes of a slot: a view. */
@@ -96,7 +119,7 @@ export class Endpoint implements Disposable, QueuePairNumbers {
       minRnrTimer: 12,
       addressVector: {
         dgid: remote.gid,
-        sgidIndex: this.options.gid.index,
+        sgidIndex: this.port.gid.index,
         hopLimit: 64,
         trafficClass: 0,
         flowLabel: 0,
@@ -139,9 +162,11 @@ export class Endpoint implements Disposable, QueuePairNumbers {
    * Waits for completions.
    *
    * @throws WorkCompletionError when one did not succeed
+   * @throws Error when the endpoint is disposed meanwhile
    */
   async completions(): Promise<Completion[]> {
     const count = await this.#queue.next();
+    if (count === 0) throw new Error("the endpoint was disposed");
     const { completions } = this.#queue;
     return Array.from({ length: count }, (_, index) => {
       if (!completions.succeeded(index)) throw completions.error(index);

@@ -10,9 +10,8 @@ import {
   pathMtuFromEnum,
   pathMtuToEnum,
 } from "../../lib/rdma/address.ts";
-import type { Device, GidEntry } from "../../lib/rdma/device.ts";
 import { assertSameBytes, randomize } from "./bytes.ts";
-import { Endpoint, type QueuePairNumbers } from "./endpoint.ts";
+import type { Endpoint, LocalPort, QueuePairNumbers } from "./endpoint.ts";
 import type { PlainExchange } from "./plain_exchange.ts";
 
 /** Reads the program's memory, to compare with what went to and fro. */
@@ -53,26 +52,24 @@ interface Keys extends QueuePairNumbers {
 
 /** Meets the program that was started as a client. @throws Error when bytes are not as they were sent */
 export async function servePerftest(
-  device: Device,
-  gid: GidEntry,
+  port: LocalPort,
   exchange: PlainExchange,
   test: Perftest,
 ): Promise<void> {
   // Without messages of our own the whole memory is the program's to write and read.
-  const passive = { gid, size: halfOf(test.size), slots: 1 };
-  const active = { gid, size: test.size, slots: SLOTS };
-  using end = new Endpoint(device, test.operation === "SEND" ? active : passive);
+  const passive = { size: halfOf(test.size), slots: 1 };
+  const active = { size: test.size, slots: SLOTS };
+  using end = port.open(test.operation === "SEND" ? active : passive);
   await new Conversation("server", end, exchange, test).run();
 }
 
 /** Meets the program that was started as a server. @throws Error when bytes are not as they were sent */
 export async function callPerftest(
-  device: Device,
-  gid: GidEntry,
+  port: LocalPort,
   exchange: PlainExchange,
   test: Perftest,
 ): Promise<void> {
-  using end = new Endpoint(device, { gid, size: test.size, slots: SLOTS });
+  using end = port.open({ size: test.size, slots: SLOTS });
   await new Conversation("client", end, exchange, test).run();
 }
 
@@ -135,7 +132,7 @@ class Conversation {
       new DataView(bytes.buffer).setUint32(0, value);
       assertEquals(await this.#swap(bytes), bytes);
     }
-    const { activeMtu } = this.end;
+    const { activeMtu } = this.end.port;
     const theirs = Number(await this.#swapText(String(pathMtuToEnum(activeMtu)), 2));
     return Math.min(activeMtu, pathMtuFromEnum(theirs)) as PathMtu;
   }

@@ -2,8 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { formatGid, parseGid, type PathMtu } from "../../lib/rdma/address.ts";
 import { assertSameBytes, randomize } from "./bytes.ts";
-import type { Device, GidEntry } from "../../lib/rdma/device.ts";
-import { Endpoint, type QueuePairNumbers } from "./endpoint.ts";
+import type { Endpoint, LocalPort, QueuePairNumbers } from "./endpoint.ts";
 import type { PlainExchange } from "./plain_exchange.ts";
 
 /** One run of ibv_rc_pingpong. */
@@ -28,12 +27,11 @@ const SLOTS = 2;
 
 /** Meets the program that was started as a client. */
 export async function servePingpong(
-  device: Device,
-  gid: GidEntry,
+  port: LocalPort,
   exchange: PlainExchange,
   pingpong: Pingpong,
 ): Promise<void> {
-  using end = new Endpoint(device, { gid, size: pingpong.size, slots: SLOTS });
+  using end = port.open({ size: pingpong.size, slots: SLOTS });
   end.postReceive(RECEIVE);
   end.connect(parseNumbers(await exchange.readText(NUMBERS_LENGTH)), pingpong.pathMtu);
   await exchange.writeText(formatNumbers(end));
@@ -43,12 +41,11 @@ export async function servePingpong(
 
 /** Meets the program that was started as a server. */
 export async function callPingpong(
-  device: Device,
-  gid: GidEntry,
+  port: LocalPort,
   exchange: PlainExchange,
   pingpong: Pingpong,
 ): Promise<void> {
-  using end = new Endpoint(device, { gid, size: pingpong.size, slots: SLOTS });
+  using end = port.open({ size: pingpong.size, slots: SLOTS });
   end.postReceive(RECEIVE);
   await exchange.writeText(formatNumbers(end));
   end.connect(parseNumbers(await exchange.readText(NUMBERS_LENGTH)), pingpong.pathMtu);

@@ -2,6 +2,7 @@
 import { pointerOf } from "../../ffi/layout.ts";
 import { C, check, libc } from "../../ffi/libc.ts";
 import { library } from "../../ffi/library.ts";
+import { eventually } from "../program.ts";
 
 /** The guest's own end of the veth pair, on which rxe0 stands. */
 const NEAR_END = "v0";
@@ -14,8 +15,9 @@ const IPV6_MINIMUM_MTU = 1280;
 const DIRECTORY = "/run/netns";
 /** The namespace of the calling thread. */
 const OWN = "/proc/thread-self/ns/net";
-/** Sort of namespace, for setns(2). */
+/** The kind of namespace, for setns(2). */
 const CLONE_NEWNET = 0x4000_0000;
+const PORT_STATE = "/sys/class/infiniband/rxe0/ports/1/state";
 
 const namespaces = library({ sonames: ["libc.so.6"], package: "libc6" }, {
   open: {
@@ -45,13 +47,14 @@ export class NetworkNamespace implements AsyncDisposable {
 
   static async create(): Promise<NetworkNamespace> {
     const name = "far";
-    await ip("netns", "add", name);
-    await ip("link", "set", FAR_END, "netns", name);
+    await run("ip", "netns", "add", name);
+    await run("ip", "link", "set", FAR_END, "netns", name);
     const namespace = new NetworkNamespace(name);
     await namespace.#ip("link", "set", "lo", "up");
     await namespace.#ip("link", "set", FAR_END, "up");
     await namespace.#ip("address", "add", `${NetworkNamespace.addresses.ipv4}/24`, "dev", FAR_END);
-    await namespace.setMtu(MTU);
+    await namespace.setMtu();
+    await portActive();
     return namespace;
   }
 
@@ -80,9 +83,9 @@ export class NetworkNamespace implements AsyncDisposable {
   /**
    * Sets the interface's MTU in the namespace; rxe0 keeps its own. Below 1280 there is no IPv6.
    *
-   * @param bytes with IP and UDP headers
+   * @param bytes with IP and UDP headers; 9000 unless told
    */
-  async setMtu(bytes: number): Promise<void> {
+  async setMtu(bytes = MTU): Promise<void> {
     await this.#ip("link", "set", FAR_END, "mtu", String(bytes));
     if (bytes < IPV6_MINIMUM_MTU) return;
     // The kernel takes the addresses away when the MTU falls below, and does not bring them back.
@@ -95,24 +98,63 @@ export class NetworkNamespace implements AsyncDisposable {
    *
    * @param rules of tc-netem(8), for example ["loss", "1%"]
    */
-  async disturb(...rules: string[]): Promise<AsyncDisposable> {
-    await using stack = new AsyncDisposableStack();
-    for (const [run, end] of [[tc, NEAR_END], [this.#tc, FAR_END]] as const) {
-      await run("qdisc", "add", "dev", end, "root", "netem", ...rules);
-      stack.defer(() => run("qdisc", "delete", "dev", end, "root"));
-    }
-    return stack.move();
+  async disturb(...rules: string[]): Promise<Disturbance> {
+    const disturbance = new Disturbance(this.name);
+    await disturbance.begin(rules);
+    return disturbance;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#ip("link", "set", FAR_END, "netns", "1");
-    await ip("link", "set", FAR_END, "mtu", String(MTU), "up");
-    await ip("netns", "delete", this.name);
+    await run("ip", "link", "set", FAR_END, "mtu", String(MTU), "up");
+    await run("ip", "netns", "delete", this.name);
+    await portActive();
   }
 
-  readonly #ip = (...words: string[]): Promise<void> => ip("-netns", this.name, ...words);
+  #ip(...words: string[]): Promise<string> {
+    return run("ip", "-netns", this.name, ...words);
+  }
+}
 
-  readonly #tc = (...words: string[]): Promise<void> => tc("-netns", this.name, ...words);
+/** Loss, delay and reordering on both ends of the wire. Disposing it ends them. */
+export class Disturbance implements AsyncDisposable {
+  /** Words for tc(8) that lead to the ends: its options, and the device. */
+  readonly #ends: readonly (readonly [options: readonly string[], device: string])[];
+
+  constructor(namespace: string) {
+    this.#ends = [[[], NEAR_END], [["-netns", namespace], FAR_END]];
+  }
+
+  async begin(rules: readonly string[]): Promise<void> {
+    for (const [options, device] of this.#ends) {
+      await run("tc", ...options, "qdisc", "add", "dev", device, "root", "netem", ...rules);
+    }
+  }
+
+  /** Packets lost so far. */
+  async lost(): Promise<number> {
+    let sum = 0;
+    for (const [options, device] of this.#ends) {
+      const text = await run(
+        "tc",
+        ...options,
+        "-statistics",
+        "-json",
+        "qdisc",
+        "show",
+        "dev",
+        device,
+      );
+      sum += JSON.parse(text)[0].drops;
+    }
+    return sum;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const [options, device] of this.#ends) {
+      await run("tc", ...options, "qdisc", "delete", "dev", device, "root");
+    }
+  }
 }
 
 function openNamespace(path: string): number {
@@ -120,12 +162,14 @@ function openNamespace(path: string): number {
   return check("open", namespaces().open(pointerOf(name), C.O_RDONLY | C.O_CLOEXEC));
 }
 
-const ip = (...words: string[]): Promise<void> => run("ip", words);
+/** The wire has no carrier while one end moves, and rxe0 notices that a moment later. */
+function portActive(): Promise<void> {
+  const isActive = async () => (await Deno.readTextFile(PORT_STATE)).includes("ACTIVE");
+  return eventually("rxe0 is active", isActive, 30_000);
+}
 
-const tc = (...words: string[]): Promise<void> => run("tc", words);
-
-async function run(program: string, args: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(program, { args }).output();
-  if (success) return;
+async function run(program: string, ...args: string[]): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(program, { args }).output();
+  if (success) return new TextDecoder().decode(stdout);
   throw new Error(`${program} ${args.join(" ")}: ${new TextDecoder().decode(stderr).trim()}`);
 }
