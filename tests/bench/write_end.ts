@@ -190,7 +190,8 @@ export class WriteEnd implements Disposable {
     queuePair.modify({
       state: "RTS",
       sqPsn: psn,
-      timeout: 14,
+      // A process may wait for a core for longer than perftest's timeout and retries last together.
+      timeout: this.#device.provider === "verbs" ? 14 : 16,
       retryCount: 7,
       rnrRetry: 7,
       maxRdAtomic: 1,
