@@ -93,9 +93,9 @@ function pingpongTest(role: Role, version: IpVersion, pingpong: Pingpong): void 
 }
 
 pingpongTest("client", "IPv4", { size: 4096, iterations: 100, pathMtu: 1024 });
-pingpongTest("client", "IPv4", { size: 65536, iterations: 20, pathMtu: 4096 });
+pingpongTest("client", "IPv6", { size: 65536, iterations: 20, pathMtu: 4096 });
 pingpongTest("server", "IPv4", { size: 1001, iterations: 100, pathMtu: 256 });
-pingpongTest("server", "IPv4", { size: 100_003, iterations: 20, pathMtu: 2048 });
+pingpongTest("server", "IPv6", { size: 100_003, iterations: 20, pathMtu: 2048 });
 
 function perftestTest(
   operation: Perftest["operation"],
@@ -124,6 +124,6 @@ function perftestTest(
 for (const operation of ["SEND", "WRITE", "READ"] as const) {
   for (const role of ["client", "server"] as const) {
     perftestTest(operation, role, "IPv4", { size: 65_537, iterations: 50 });
-    perftestTest(operation, role, "IPv4", { size: 1001, iterations: 200 });
+    perftestTest(operation, role, "IPv6", { size: 1001, iterations: 200 });
   }
 }

@@ -163,7 +163,7 @@ const pathMtus: Readonly<Record<IpVersion, readonly PathMtu[]>> = {
 };
 
 for (const server of ["rdma_rxe", "the embedded provider"] as const) {
-  for (const version of ["IPv4"] as const) {
+  for (const version of ["IPv4", "IPv6"] as const) {
     const mtus = pathMtus[version];
     meetingTest(
       `use all services at path MTUs ${mtus.join(", ")}`,
