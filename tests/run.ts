@@ -40,7 +40,7 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 900),
+  run: (directory) => testInGuest(directory, 1200),
 };
 
 const wire: Part = {

@@ -50,8 +50,7 @@ export class Completer {
 
   /** Starts to wait for an acknowledgement, unless it waits already. */
   startTimer(): void {
-    if (this.deadline !== Infinity) return;
-    if (psnDistance(this.#queue.acknowledgedPsn, this.#queue.nextPsn) > 0) this.#restartTimer();
+    if (this.deadline === Infinity) this.#restartTimer();
   }
 
   /** Takes an acknowledgement or an answer. `bytes` holds its payload. */
@@ -59,7 +58,8 @@ export class Completer {
     const queue = this.#queue;
     const ahead = psnDistance(queue.acknowledgedPsn, packet.psn);
     // Of what was completed before, or never sent: ghosts (IBTA volume 1, section 9.7.5.1.2).
-    if (ahead < 0 || psnDistance(packet.psn, queue.sentPsn) <= 0) return;
+    const unsent = psnDistance(queue.sentPsn, packet.psn);
+    if (ahead < 0 || unsent > 0 || (unsent === 0 && !asksForNext(packet))) return;
     if ((packet.traits & (Trait.READ | Trait.ATOMIC)) !== 0) {
       this.#takeAnswer(packet, bytes, ahead);
     } else {
@@ -75,9 +75,11 @@ export class Completer {
       this.#waitsForReceive = false;
       return this.#connection.schedule();
     }
-    if (psnDistance(this.#queue.acknowledgedPsn, this.#queue.sentPsn) <= 0) return;
+    // What waits for the window is not waited for.
+    if (this.#queue.isRewound) return;
     port.counters.count(Counter.LOCAL_ACK_TIMEOUT_ERR);
-    window.lost(port.now);
+    if (!this.#requester.isProbing) window.lost(port.now);
+    this.#requester.isProbing = true;
     this.#answersRequested = false;
     this.#retry();
   }
@@ -87,9 +89,9 @@ export class Completer {
     const queue = this.#queue;
     if (!queue.isEmpty) {
       const { wrId, opcode } = queue.at(queue.head);
-      this.#connection.sent(wrId, status, completionOpcodes[opcode], 0);
       queue.head += 1;
       queue.headPackets = 0;
+      this.#connection.sent(wrId, status, completionOpcodes[opcode], 0);
     }
     this.#connection.fail();
   }
@@ -114,6 +116,8 @@ export class Completer {
     const { port, window } = this.#connection;
     switch (code) {
       case NakCode.PSN_SEQUENCE_ERROR:
+        // Another copy of one that was obeyed.
+        if (this.#queue.isRewound) return;
         port.counters.count(Counter.PACKET_SEQ_ERR);
         window.lost(port.now);
         return this.#retry();
@@ -131,6 +135,7 @@ export class Completer {
 
   #takeRnrNak(timerCode: number): void {
     const { port } = this.#connection;
+    if (this.#queue.isRewound) return;
     port.counters.count(Counter.RNR_NAK_RETRY_ERR);
     if (this.#rnrRetriesLeft === 0) {
       port.counters.count(Counter.RETRY_EXCEEDED);
@@ -231,6 +236,7 @@ export class Completer {
   #progressed(packets: number): void {
     const { window, mtu } = this.#connection;
     this.resetRetries();
+    this.#requester.isProbing = false;
     window.acknowledged(packets * mtu);
     this.#connection.settleWindow();
     this.#restartTimer();
@@ -255,15 +261,20 @@ export class Completer {
 
   #restartTimer(): void {
     const { port, timeout } = this.#connection;
-    const isOut = psnDistance(this.#queue.acknowledgedPsn, this.#queue.sentPsn) > 0;
     this.deadline = this.#waitsForReceive
       ? this.#requester.resumeAt
-      : isOut
-      ? port.now + timeout
-      : Infinity;
+      : this.#queue.isRewound
+      ? Infinity
+      : port.now + timeout;
     this.#connection.arm(this.deadline);
   }
 }
 
 const originalWords = new Uint32Array(2);
 const originalBytes = new Uint8Array(originalWords.buffer);
+
+/** A NAK for the packet after the last: it came after all, and the NAK still acknowledges all before. */
+function asksForNext({ traits, syndrome }: Packet): boolean {
+  return (traits & (Trait.READ | Trait.ATOMIC)) === 0 &&
+    syndrome === (Syndrome.NAK | NakCode.PSN_SEQUENCE_ERROR);
+}

@@ -10,7 +10,8 @@ import { interfaceMtu } from "./interface_mtu.ts";
 import { RocePort } from "./port.ts";
 import { RoceProtectionDomain } from "./protection_domain.ts";
 import { Pump } from "./pump.ts";
-import { MAX_MESSAGE_BYTES } from "./requester.ts";
+import { MAX_RD_ATOMIC } from "./queue_pair.ts";
+import { MAX_MESSAGE_BYTES } from "./opcode.ts";
 import { shareCounters } from "./shared_counters.ts";
 import { UdpWire } from "./udp_wire.ts";
 
@@ -26,8 +27,8 @@ const limits: DeviceLimits = {
   maxMemoryRegionBytes: 2n ** 40n,
   maxMemoryWindows: 0,
   maxProtectionDomains: 2 ** 20,
-  maxDestRdAtomic: 128,
-  maxRdAtomic: 128,
+  maxDestRdAtomic: MAX_RD_ATOMIC,
+  maxRdAtomic: MAX_RD_ATOMIC,
   atomics: true,
 };
 
@@ -60,7 +61,7 @@ export class RoceDevice implements Device {
   readonly udpPort: number;
   readonly counters: Counters;
   readonly #address: string;
-  readonly #mtu: PathMtu;
+  readonly #octets: Uint8Array<ArrayBuffer>;
   readonly #resources: DisposableStack;
   readonly #port: RocePort;
   readonly #pump: Pump;
@@ -74,17 +75,17 @@ export class RoceDevice implements Device {
   constructor(address: string, { standardPort = true } = {}) {
     this.#address = address;
     this.name = `${ROCE_PREFIX}${address}`;
-    const octets = new Uint8Array(ipaddr.parse(address).toByteArray());
-    this.#mtu = pathMtuOf(interfaceMtu(octets), octets.length === 4);
+    this.#octets = new Uint8Array(ipaddr.parse(address).toByteArray());
+    this.#pathMtu(); // of an address that is not there, or too small
     using building = new DisposableStack();
-    const wire = building.use(openWire(octets, standardPort));
+    const wire = building.use(openWire(this.#octets, standardPort));
     this.udpPort = wire.local.port;
     const { values } = building.use(shareCounters(address, this.udpPort, COUNTER_NAMES));
     this.counters = new Counters(values);
     this.#port = building.use(
       new RocePort(
         wire,
-        this.#mtu,
+        () => this.#pathMtu(),
         () => performance.now(),
         (event) => this.#report(event),
         this.counters,
@@ -100,7 +101,7 @@ export class RoceDevice implements Device {
       number: 1,
       state: "ACTIVE",
       linkLayer: "Ethernet",
-      activeMtu: this.#mtu,
+      activeMtu: this.#pathMtu(),
       maxMtu: 4096,
       lid: 0,
       maxMessageBytes: MAX_MESSAGE_BYTES,
@@ -125,6 +126,10 @@ export class RoceDevice implements Device {
   [Symbol.dispose](): void {
     this.#listeners.clear();
     this.#resources.dispose();
+  }
+
+  #pathMtu(): PathMtu {
+    return pathMtuOf(interfaceMtu(this.#octets), this.#octets.length === 4);
   }
 
   /** Events come after the call that caused them, as those of hardware do. */

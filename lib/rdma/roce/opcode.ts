@@ -34,6 +34,9 @@ export const ATOMIC_ACK_ETH_BYTES = 8;
 export const IMMEDIATE_BYTES = 4;
 export const ICRC_BYTES = 4;
 
+/** Bytes of the longest message (IBTA volume 1, section 9.7.2). */
+export const MAX_MESSAGE_BYTES = 2 ** 31;
+
 /** Properties of an opcode, as bits. */
 export const Trait = {
   /** Goes to the responder; otherwise it is an answer and goes to the requester. */

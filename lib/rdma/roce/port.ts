@@ -69,8 +69,8 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
   readonly #queuePairs = new Map<number, PortQueuePair>();
   readonly #peers = new Map<string, Peer & { users: number }>();
   readonly #timed = new Set<PortQueuePair>();
-  #ready: PortQueuePair[] = [];
-  #next: PortQueuePair[] = [];
+  /** Queue pairs that may have something to send, in turn. */
+  readonly #ready: PortQueuePair[] = [];
   /** The first message of the batch that the wire has not taken. */
   #unsent = 0;
   /** The wire took less than it was given, and is tried again later. */
@@ -80,12 +80,12 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
   onWork: () => void = () => {};
 
   /**
-   * @param pathMtu the largest that packets may have
+   * @param pathMtu the largest that packets may have now: interfaces change
    * @param clock milliseconds, never backwards
    */
   constructor(
     wire: Wire,
-    readonly pathMtu: PathMtu,
+    readonly pathMtu: () => PathMtu,
     clock: () => number,
     onEvent: (event: AsyncEvent) => void,
     readonly counters = new Counters(),
@@ -111,7 +111,7 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
 
   /** Queue pairs have something to send that may be sent now. */
   get hasReady(): boolean {
-    return this.#ready.length > 0;
+    return !this.#blocked && this.#ready.length > 0;
   }
 
   /** Receives and sends what there is, up to a limit; whether there was anything. */
@@ -126,20 +126,22 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
       return received || sent;
     } finally {
       this.#running = false;
+      this.onWork();
     }
   }
 
-  /** Sends what is ready, without looking what has arrived. */
-  transmitNow(): void {
-    if (this.#running) return;
+  /** Sends what the queue pair has, without looking what has arrived. */
+  transmitNow(queuePair: PortQueuePair): void {
+    if (this.#running) return this.schedule(queuePair);
     this.#running = true;
     try {
       this.now = this.#clock();
+      this.schedule(queuePair);
       this.#transmit();
     } finally {
       this.#running = false;
+      this.onWork();
     }
-    this.onWork();
   }
 
   beginPacket(destination: Destination, packetBytes: number): number {
@@ -195,6 +197,7 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
     if (queuePair.isReady) return;
     queuePair.isReady = true;
     this.#ready.push(queuePair);
+    if (!this.#running) this.onWork();
   }
 
   /** The queue pair has to be looked at by `deadline`; Infinity for no more. Milliseconds. */
@@ -205,6 +208,7 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
     }
     this.#timed.add(queuePair);
     if (deadline < this.deadline) this.deadline = deadline;
+    if (!this.#running) this.onWork();
   }
 
   report(event: AsyncEvent): void {
@@ -266,20 +270,19 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
   /** Lets queue pairs send in turn, then hands the packets to the wire; whether there were any. */
   #transmit(): boolean {
     if (this.#blocked && !this.#flush()) return false;
+    const ready = this.#ready;
     let rest = PROGRESS_PACKETS;
-    while (rest > 0 && this.#ready.length > 0 && !this.#blocked) {
-      const turn = this.#ready;
-      this.#ready = this.#next;
-      for (const queuePair of turn) {
-        queuePair.isReady = false;
-        const sent = rest > 0 && !this.#blocked ? queuePair.transmit(TURN_PACKETS) : 0;
-        rest -= sent;
-        // It may have more; if not, its next turn is short.
-        if (sent > 0 || rest <= 0 || this.#blocked) this.schedule(queuePair);
-      }
-      turn.length = 0;
-      this.#next = turn;
+    let served = 0;
+    while (rest > 0 && served < ready.length && !this.#blocked) {
+      const queuePair = ready[served++]!;
+      queuePair.isReady = false;
+      const sent = queuePair.transmit(TURN_PACKETS);
+      rest -= sent;
+      // It may have more: then it comes after all others. If not, its next turn is short.
+      if (sent > 0 || this.#blocked) this.schedule(queuePair);
     }
+    ready.copyWithin(0, served);
+    ready.length -= served;
     const sent = this.#outgoing.count > 0;
     if (sent) this.#flush();
     return sent;

@@ -25,10 +25,12 @@ export class Pump implements Disposable {
     this.#watch();
   }
 
-  /** Something is to be sent, or a deadline has been set, outside of the pump. */
+  /** Something is to be sent, or a deadline has been set, perhaps outside of the pump. */
   wake(): void {
-    if (this.#port.hasReady) this.#drive();
-    else this.#setTimer();
+    if (this.#driving) return;
+    if (!this.#port.hasReady) return this.#setTimer();
+    // Not at once: whoever caused it may be in the middle of something.
+    queueMicrotask(() => this.#drive());
   }
 
   [Symbol.dispose](): void {

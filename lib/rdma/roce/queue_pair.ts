@@ -31,6 +31,9 @@ import type { ReceiveBatch } from "./wire.ts";
 /** Milliseconds of one unit of the timeout: 4.096 µs (IBTA volume 1, section 9.7.6.1.3). */
 const TIMEOUT_UNIT = 0.004096;
 
+/** READs and atomics of a queue pair under way at most, in either direction. */
+export const MAX_RD_ATOMIC = 128;
+
 /** The three parts of a connected queue pair. */
 interface Parts {
   readonly connection: Connection;
@@ -142,10 +145,13 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
         "bring it to RTS first",
       );
     }
-    for (let index = first; index < first + count; index++) this.#sends.post(requests, index);
-    if (this.#state === "ERR") return this.#flushSends();
-    this.#port.schedule(this);
-    this.#port.transmitNow();
+    try {
+      for (let index = first; index < first + count; index++) this.#sends.post(requests, index);
+    } finally {
+      // Those before one that is refused are posted (ibv_post_send(3)).
+      if (this.#state === "ERR") this.#flushSends();
+      else this.#port.transmitNow(this);
+    }
   }
 
   postReceive(requests: ReceiveWorkRequests, first = 0, count = 1): void {
@@ -188,11 +194,13 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
   transmit(budget: number): number {
     const parts = this.#parts;
     if (!parts || this.#state === "ERR") return 0;
-    const answered = parts.responder.transmit(budget);
-    if (this.#state !== "RTS") return answered;
-    const sent = parts.requester.transmit(budget - answered);
-    if (sent > 0) parts.completer.startTimer();
-    return answered + sent;
+    const { responder, requester, completer } = parts;
+    if (this.#state !== "RTS") return responder.transmit(budget);
+    // Who asks for much must not keep us from asking.
+    const answered = responder.transmit(budget / 2);
+    const sent = requester.transmit(budget - answered);
+    if (sent > 0) completer.startTimer();
+    return answered + sent + responder.transmit(budget - answered - sent);
   }
 
   expire(): void {
@@ -222,11 +230,16 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
   /** @throws TransitionError for values that only the device knows to be wrong: it has one port, one GID, one partition */
   #checkValues(attributes: QueuePairAttributes & { readonly state: QueuePairState }): void {
     const { port = 1, pkeyIndex = 0, addressVector, pathMtu = 0 } = attributes;
-    const { local, pathMtu: largest } = this.#port;
+    const { maxRdAtomic = 0, maxDestRdAtomic = 0 } = attributes;
+    const { local } = this.#port;
+    const largest = this.#port.pathMtu();
     const reasons = [
       ...(port === 1 ? [] : [`port is ${port}, there is port 1 only`]),
       ...(pkeyIndex === 0 ? [] : [`pkeyIndex is ${pkeyIndex}, there is index 0 only`]),
       ...(pathMtu <= largest ? [] : [`pathMtu is ${pathMtu}, the port has ${largest}`]),
+      ...(Math.max(maxRdAtomic, maxDestRdAtomic) <= MAX_RD_ATOMIC
+        ? []
+        : [`maxRdAtomic and maxDestRdAtomic are ${MAX_RD_ATOMIC} at most`]),
     ];
     if (addressVector) {
       const { dgid, sgidIndex } = addressVector;
@@ -244,6 +257,7 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
     const address = addressOfGid(addressVector.dgid);
     this.#peer = new Endpoint(address, addressVector.udpPort ?? ROCE_UDP_PORT);
     this.#peerWords = this.#peer.words;
+    this.#icrc = undefined;
     const connection = this.#connection(attributes, this.#port.reach(this.#peer));
     const responder = new Responder(connection, this.#receives, rqPsn);
     const requester = new Requester(connection, this.#sends, (error) => {

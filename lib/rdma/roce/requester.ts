@@ -9,14 +9,11 @@ import {
   writeImmediate,
   writeReth,
 } from "./headers.ts";
-import { headerBytesOf, PacketOpcode } from "./opcode.ts";
+import { headerBytesOf, MAX_MESSAGE_BYTES, PacketOpcode } from "./opcode.ts";
 import { READ_PIECE_PACKETS, type SendQueue, type SendRequest } from "./send_queue.ts";
 
 /** Packets after which an acknowledgement is asked for, within a message. */
 const ACKNOWLEDGE_EVERY = 32;
-
-/** Bytes of the longest message (IBTA volume 1, section 9.7.2). */
-export const MAX_MESSAGE_BYTES = 2 ** 31;
 
 const ATOMIC_BYTES = 8;
 
@@ -42,6 +39,8 @@ const dataOpcodes = {
 export class Requester {
   /** Nothing is sent before this time: the peer had no receive. Milliseconds. */
   resumeAt = -Infinity;
+  /** The peer was silent: one packet at a time until it answers, so that others have the window. */
+  isProbing = false;
   readonly #connection: Connection;
   readonly #queue: SendQueue;
   readonly #onLocalError: (error: LocalError) => void;
@@ -63,6 +62,7 @@ export class Requester {
     const queue = this.#queue;
     let sent = 0;
     while (sent < budget && queue.cursor !== queue.tail && port.now >= this.resumeAt) {
+      if (this.isProbing && !queue.isRewound) break;
       if (window.room <= 0) {
         this.#connection.awaitWindow();
         break;
@@ -78,16 +78,18 @@ export class Requester {
   #begin(request: SendRequest): boolean {
     const queue = this.#queue;
     const { mtu } = this.#connection;
+    if (request.packets > 0) return request.isAlive || this.#refuse("IBV_WC_LOC_PROT_ERR");
     if ((request.flags & SendFlag.FENCE) !== 0 && queue.answersAwaited > 0) return false;
-    if (request.packets > 0) return true;
     const error = this.#localError(request);
-    if (error) {
-      // Requests complete in their order: those before it first.
-      if (queue.head === queue.cursor) this.#onLocalError(error);
-      return false;
-    }
+    if (error) return this.#refuse(error);
     request.packets = request.isAtomic ? 1 : Math.max(1, Math.ceil(request.length / mtu));
     return true;
+  }
+
+  /** The request at the cursor fails, once all before it are complete: requests complete in their order. */
+  #refuse(error: LocalError): false {
+    if (this.#queue.head === this.#queue.cursor) this.#onLocalError(error);
+    return false;
   }
 
   #localError(request: SendRequest): LocalError | undefined {
@@ -127,7 +129,8 @@ export class Requester {
     const at = port.beginPacket(destination, length);
     if (at < 0) return false;
     const { transmitView: view, transmitBytes } = port;
-    const acknowledge = isLast || isLastOfTurn || index % ACKNOWLEDGE_EVERY === 0 ||
+    const acknowledge = isLast || isLastOfTurn || this.isProbing ||
+      index % ACKNOWLEDGE_EVERY === 0 ||
       window.room <= mtu;
     const solicited = isLast && (request.flags & SendFlag.SOLICITED) !== 0;
     writeBth(view, at, opcode, bytes, destQpn, queue.nextPsn, acknowledge, solicited);
@@ -138,10 +141,7 @@ export class Requester {
       writeImmediate(view, at, opcode, request.immediate);
     }
     const payload = at + headerBytesOf(opcode);
-    // A region that has gone since it was looked up: what went out before cannot be called back.
-    if (!request.gather(offset, bytes, transmitBytes, payload)) {
-      transmitBytes.fill(0, payload, payload + bytes);
-    }
+    request.gather(offset, bytes, transmitBytes, payload);
     transmitBytes.fill(0, payload + bytes, payload + bytes + padBytes(bytes));
     port.endPacket(at, length);
     this.#advance(1);

@@ -7,12 +7,13 @@ import {
   packetBytes,
   padBytes,
   Syndrome,
+  SYNDROME_KIND_MASK,
   writeAeth,
   writeAtomicAckEth,
   writeBth,
 } from "./headers.ts";
 import type { RoceMemoryRegion } from "./memory_region.ts";
-import { headerBytesOf, PacketOpcode, Trait } from "./opcode.ts";
+import { headerBytesOf, MAX_MESSAGE_BYTES, PacketOpcode, Trait } from "./opcode.ts";
 import { psnAfter, psnDistance } from "./psn.ts";
 import type { ReceiveQueue } from "./receive_queue.ts";
 
@@ -41,6 +42,8 @@ class Answer {
   wantedBytes = 0;
   /** Packets sent of what is wanted. */
   sent = 0;
+  /** Messages completed with it. */
+  msn = 0;
   isDue = false;
   /** It was sent before, and is due because it was asked for again. */
   isRepeat = false;
@@ -110,10 +113,6 @@ export class Responder {
     }
     if (this.#due.length === 0) sent += this.#acknowledge();
     return sent;
-  }
-
-  get hasWork(): boolean {
-    return this.#due.length > 0 || this.#acknowledgeDue || this.#nak !== 0;
   }
 
   #execute(packet: Packet, bytes: Uint8Array): void {
@@ -197,6 +196,10 @@ export class Responder {
 
   /** Checks a WRITE by its RETH; false when it was refused. */
   #beginWrite({ address, rkey, dmaLength }: Packet): boolean {
+    if (dmaLength > MAX_MESSAGE_BYTES) {
+      this.#refuseAsInvalid();
+      return false;
+    }
     const region = this.#granted(REMOTE_WRITE, address, rkey, dmaLength);
     if (region === null) {
       this.#refuseAccess();
@@ -213,7 +216,7 @@ export class Responder {
     const { mtu } = this.#connection;
     const { address, rkey, dmaLength, psn } = packet;
     const answer = this.#freeAnswer();
-    if (!answer) return this.#refuseAsInvalid();
+    if (!answer || dmaLength > MAX_MESSAGE_BYTES) return this.#refuseAsInvalid();
     if (this.#granted(REMOTE_READ, address, rkey, dmaLength) === null) return this.#refuseAccess();
     answer.isAtomic = false;
     answer.psn = psn;
@@ -222,6 +225,7 @@ export class Responder {
     answer.rkey = rkey;
     answer.length = dmaLength;
     this.#executed(packet, answer.packets);
+    answer.msn = this.#messages;
     this.#answer(answer, psn, answer.packets, address, dmaLength);
   }
 
@@ -237,6 +241,7 @@ export class Responder {
     answer.packets = 1;
     operate(region, address - region.address, packet, answer);
     this.#executed(packet, 1);
+    answer.msn = this.#messages;
     this.#answer(answer, psn, 1, address, 8);
   }
 
@@ -292,6 +297,11 @@ export class Responder {
     this.#message = traits & Trait.END
       ? 0
       : (traits & (Trait.SEND | Trait.WRITE)) as typeof Trait.SEND | typeof Trait.WRITE;
+    if ((this.#nak & SYNDROME_KIND_MASK) === Syndrome.RNR_NAK) {
+      // It waited for answers, and a receive was posted meanwhile.
+      this.#nak = 0;
+      this.#acknowledgeDue = true;
+    }
     if (traits & Trait.END) this.#messages = (this.#messages + 1) & 0xff_ffff;
     if (!ackRequested || (traits & (Trait.READ | Trait.ATOMIC)) !== 0) return;
     this.#acknowledgeDue = true;
@@ -407,8 +417,13 @@ export class Responder {
     const region = this.#granted(REMOTE_READ, answer.fromAddress + offset, answer.rkey, bytes);
     const psn = psnAfter(answer.fromPsn, answer.sent);
     if (region === null) {
-      this.#abandonAnswers(psn);
-      return false;
+      if (!answer.isRepeat) {
+        this.#abandonAnswers(psn);
+        return false;
+      }
+      // It was answered before, and the grant has ended since.
+      answer.sent = answer.wantedPackets;
+      return true;
     }
     const opcode = readResponseOpcode(answer.sent, answer.wantedPackets);
     const length = packetBytes(opcode, bytes);
@@ -417,7 +432,7 @@ export class Responder {
     const { transmitView: view, transmitBytes } = port;
     writeBth(view, at, opcode, bytes, destQpn, psn, false, false);
     if (opcode !== PacketOpcode.READ_RESPONSE_MIDDLE) {
-      writeAeth(view, at, Syndrome.ACK, this.#messages);
+      writeAeth(view, at, Syndrome.ACK, answer.msn);
     }
     const payload = at + headerBytesOf(opcode);
     if (region) {
@@ -445,7 +460,7 @@ export class Responder {
     if (at < 0) return false;
     const view = port.transmitView;
     writeBth(view, at, PacketOpcode.ATOMIC_ACKNOWLEDGE, 0, destQpn, answer.psn, false, false);
-    writeAeth(view, at, Syndrome.ACK, this.#messages);
+    writeAeth(view, at, Syndrome.ACK, answer.msn);
     writeAtomicAckEth(view, at, answer.originalHigh, answer.originalLow);
     port.endPacket(at, length);
     answer.sent += 1;

@@ -64,8 +64,16 @@ export class ScatterList {
     return true;
   }
 
-  /** Copies `length` bytes from `offset` to `target` at `at`. False when a region has gone. */
-  gather(offset: number, length: number, target: Uint8Array, at: number): boolean {
+  /** Whether the regions that {@linkcode resolve} found are still there. */
+  get isAlive(): boolean {
+    for (let buffer = 0; buffer < this.#count; buffer++) {
+      if (this.#lengths[buffer]! > 0 && !this.#regions[buffer]!.alive) return false;
+    }
+    return true;
+  }
+
+  /** Copies `length` bytes from `offset` to `target` at `at`. The regions must be alive. */
+  gather(offset: number, length: number, target: Uint8Array, at: number): void {
     let skip = offset;
     let rest = length;
     for (let buffer = 0; rest > 0; buffer++) {
@@ -75,14 +83,12 @@ export class ScatterList {
         continue;
       }
       const region = this.#regions[buffer]!;
-      if (!region.alive) return false;
       const bytes = Math.min(available, rest);
       const start = this.#addresses[buffer]! - region.address + skip;
       target.set(region.bytes.subarray(start, start + bytes), at + length - rest);
       rest -= bytes;
       skip = 0;
     }
-    return true;
   }
 
   /** Copies `length` bytes of `source` from `at` to `offset`. False when a region has gone. */

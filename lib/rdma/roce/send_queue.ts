@@ -10,6 +10,14 @@ export const READ_PIECE_PACKETS = 32;
 /** READs and atomics under way at most: maxRdAtomic has 8 bits. A power of 2. */
 const MAX_ANSWERS = 256;
 
+function isAtomic(opcode: Opcode): boolean {
+  return opcode === Opcode.COMPARE_AND_SWAP || opcode === Opcode.FETCH_AND_ADD;
+}
+
+function isAnswered(opcode: Opcode): boolean {
+  return opcode === Opcode.READ || isAtomic(opcode);
+}
+
 /** A send work request in its place in the queue. */
 export class SendRequest {
   opcode: Opcode = Opcode.SEND;
@@ -42,11 +50,11 @@ export class SendRequest {
 
   /** Whether the peer answers with data: READ and atomics. */
   get isAnswered(): boolean {
-    return this.opcode === Opcode.READ || this.isAtomic;
+    return isAnswered(this.opcode);
   }
 
   get isAtomic(): boolean {
-    return this.opcode === Opcode.COMPARE_AND_SWAP || this.opcode === Opcode.FETCH_AND_ADD;
+    return isAtomic(this.opcode);
   }
 
   take(requests: SendWorkRequests, index: number): void {
@@ -70,11 +78,15 @@ export class SendRequest {
     if (this.isInline) this.#copyInline(requests, index);
   }
 
-  /** Copies a part of the message to `target` at `at`. False when a region has gone. */
-  gather(offset: number, length: number, target: Uint8Array, at: number): boolean {
-    if (!this.isInline) return this.buffers.gather(offset, length, target, at);
-    target.set(this.#inline.subarray(offset, offset + length), at);
-    return true;
+  /** Whether its regions are still there. */
+  get isAlive(): boolean {
+    return this.isInline || this.buffers.isAlive;
+  }
+
+  /** Copies a part of the message to `target` at `at`. The request must be alive. */
+  gather(offset: number, length: number, target: Uint8Array, at: number): void {
+    if (this.isInline) target.set(this.#inline.subarray(offset, offset + length), at);
+    else this.buffers.gather(offset, length, target, at);
   }
 
   /** Inline data need no region: they are read where they stand, now. */
@@ -134,6 +146,11 @@ export class SendQueue {
 
   get isEmpty(): boolean {
     return this.tail === this.head;
+  }
+
+  /** Nothing is on its way: all that was sent is acknowledged, or is to be sent again. */
+  get isRewound(): boolean {
+    return this.nextPsn === this.acknowledgedPsn;
   }
 
   /** Requests whose answers are awaited: pieces of READs, and atomics. */
@@ -206,6 +223,9 @@ export class SendQueue {
   }
 
   #requireInline(requests: SendWorkRequests, index: number): void {
+    if (isAnswered(requests.operationOf(index))) {
+      throw new RdmaError("inline_answer", "what a READ or an atomic answers cannot be inline");
+    }
     let length = 0;
     for (let buffer = 0; buffer < requests.bufferCount(index); buffer++) {
       length += requests.bufferLength(index, buffer);

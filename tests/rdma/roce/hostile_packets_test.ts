@@ -119,7 +119,8 @@ const requests: Record<string, readonly [readonly Hostile[], number]> = {
     [{ opcode: READ_REQUEST, dmaLength: GRANTED_BYTES + 1 }],
     ACCESS,
   ],
-  "a READ of 4 GiB": [[{ opcode: READ_REQUEST, dmaLength: 2 ** 32 - 1 }], ACCESS],
+  "a READ of 2 GiB": [[{ opcode: READ_REQUEST, dmaLength: 2 ** 31 }], ACCESS],
+  "a READ of more than 2 GiB": [[{ opcode: READ_REQUEST, dmaLength: 2 ** 31 + 1 }], INVALID],
   "a READ of a region without remote rights": [
     [{ opcode: READ_REQUEST, dmaLength: 8, region: LOCAL_ONLY }],
     ACCESS,

@@ -36,7 +36,12 @@ export class SimulatedHost implements Disposable {
       ? Uint8Array.of(10, 9, 0, number)
       : Uint8Array.of(0xfd, 9, ...new Uint8Array(13), number);
     const wire = network.attach(new Endpoint(address, ROCE_UDP_PORT));
-    this.port = new RocePort(wire, 4096, () => network.now, (event) => this.events.push(event));
+    this.port = new RocePort(
+      wire,
+      () => 4096,
+      () => network.now,
+      (event) => this.events.push(event),
+    );
   }
 
   [Symbol.dispose](): void {

@@ -202,7 +202,7 @@ Deno.test("over a network that loses, corrupts and reorders some packets in a hu
 });
 
 for (const retryCount of [0, 1, 7]) {
-  Deno.test(`where all is lost, a request ends with IBV_WC_RETRY_EXC_ERR, sent once and again for a retry count of ${retryCount}`, () => {
+  Deno.test(`where all is lost, a request ends with IBV_WC_RETRY_EXC_ERR, and its first packet was sent again for a retry count of ${retryCount}`, () => {
     using resources = new DisposableStack();
     const network = new SimulatedNetwork({ ...NO_FAULTS, loss: 1 }, 1);
     const [one, other] = [1, 2].map((number) => {
@@ -224,7 +224,7 @@ for (const retryCount of [0, 1, 7]) {
     const timeout = 67.108864;
     const tries = Array.from({ length: retryCount + 1 }, (_, index) => index * timeout);
     const rounded = (time: number) => Math.round(time * 1000);
-    assertEquals(times.map(rounded), tries.flatMap((time) => [rounded(time), rounded(time)]));
+    assertEquals(times.map(rounded), [0, ...tries].map(rounded));
     assertEquals(rounded(network.now), rounded((retryCount + 1) * timeout));
     assertEquals(one.sent.map(({ wrId, status }) => [wrId, status]), [
       [1, "IBV_WC_RETRY_EXC_ERR"],
