@@ -1,21 +1,22 @@
 import { Client } from "../lib/services/client.ts";
-import type { RunningServer } from "./program.ts";
+import type { RunningServer, Workspace } from "./program.ts";
 import { provider } from "./provider.ts";
 
 /**
  * A client in this process.
  *
- * @param authority certificate to trust, PEM
+ * @param workspace whose authority it trusts
  * @param options.hostname address of the server, unless the provider's
  * @param options.handshakeSeconds 10 unless told
  */
-export function openClient(
-  authority: string,
+export async function openClient(
+  workspace: Workspace,
   { port }: RunningServer,
   options: { readonly hostname?: string; readonly handshakeSeconds?: number } = {},
 ): Promise<Client> {
   const { hostname = provider.address, handshakeSeconds = 10 } = options;
-  return Client.open({
+  const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+  return await Client.open({
     server: { hostname, port },
     trust: { authorities: [authority] },
     device: provider.device,

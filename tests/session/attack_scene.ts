@@ -35,7 +35,7 @@ export class Scene implements AsyncDisposable {
     const limits = ["--handshake-timeout", `${HANDSHAKE}s`, "--idle-timeout", `${IDLE}s`];
     const server = building.use(await RunningServer.start(workspace, limits));
     const device = building.use(openDevice(provider.device));
-    const honest = building.use(await openClient(authority, server));
+    const honest = building.use(await openClient(workspace, server));
     const resources = await heldResources(server);
     const stack = building.move();
     return new Scene(workspace, authority, server, device, honest, resources, stack);

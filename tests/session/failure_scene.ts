@@ -39,7 +39,7 @@ export class Shared implements AsyncDisposable {
     const device = openDevice(provider.device);
     // The first session loads what stays for the life of a process.
     {
-      await using _client = await openClient(authority, server);
+      await using _client = await openClient(workspace, server);
     }
     return new Shared(workspace, authority, server, device, await heldResources(server));
   }
@@ -102,7 +102,7 @@ export class Scene implements AsyncDisposable {
   async client(server: RunningServer, hostname?: string): Promise<Client> {
     return this.#stack.use(
       await openClient(
-        Shared.current.authority,
+        this.workspace,
         server,
         hostname === undefined ? {} : { hostname },
       ),
