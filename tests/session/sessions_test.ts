@@ -28,7 +28,8 @@ serverTest(
 serverTest("32 clients at once all have their transfers right", async (workspace, server) => {
   const open = () => openClient(workspace, server, { handshakeSeconds: 60 });
   {
-    await using _first = await open();
+    await using first = await open();
+    await first.messages.ask("ECHO", new Uint8Array(1));
   }
   await server.logged(({ message }) => message === "session ended");
   const alone = await heldResources(server);
