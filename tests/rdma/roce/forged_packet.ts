@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { Destination, Endpoint } from "../../../lib/rdma/roce/endpoint.ts";
 import {
   packetBytes,
+  Syndrome,
   writeAeth,
   writeAtomicAckEth,
   writeAtomicEth,
@@ -37,6 +38,21 @@ export interface Forgery {
   /** Bytes cut off before the ICRC. */
   readonly cut: number;
 }
+
+/** A packet that is in order: a SEND of 8 bytes, or as another opcode with the peer's key and an acknowledgement. */
+export const plain: Forgery = {
+  opcode: PacketOpcode.SEND_ONLY,
+  ahead: 0,
+  ackRequested: true,
+  payloadBytes: 8,
+  region: 0,
+  offset: 0,
+  key: -1,
+  dmaLength: -1,
+  syndrome: Syndrome.ACK,
+  changedBits: [],
+  cut: 0,
+};
 
 /** What a forger knows. */
 export interface Knowledge {

@@ -4,7 +4,7 @@ import type { WcStatusName } from "../../../ffi/libibverbs.ts";
 import { Packet } from "../../../lib/rdma/roce/headers.ts";
 import { PacketOpcode } from "../../../lib/rdma/roce/opcode.ts";
 import { AttackedEnd, RECEIVES } from "./attacked_end.ts";
-import { Forger, type Forgery } from "./forged_packet.ts";
+import { Forger, type Forgery, plain } from "./forged_packet.ts";
 
 // Loaded once for the process: Deno's sanitizers would count it for the test that is first.
 libc();
@@ -24,26 +24,11 @@ const {
   FETCH_ADD,
 } = PacketOpcode;
 
-/** Regions that a packet may name: that of the peer, one without remote rights, another domain's. */
-const GRANTED = 0;
+/** Regions that a packet may name instead of that of the peer: one without remote rights, another domain's. */
 const LOCAL_ONLY = 1;
 const FOREIGN = 2;
 /** Bytes of the granted region. */
 const GRANTED_BYTES = 1000;
-
-const plain: Forgery = {
-  opcode: SEND_ONLY,
-  ahead: 0,
-  ackRequested: true,
-  payloadBytes: 8,
-  region: GRANTED,
-  offset: 0,
-  key: -1,
-  dmaLength: -1,
-  syndrome: 0x1f,
-  changedBits: [],
-  cut: 0,
-};
 
 type Hostile = Partial<Forgery>;
 

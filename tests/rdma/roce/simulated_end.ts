@@ -11,7 +11,7 @@ import { RocePort } from "../../../lib/rdma/roce/port.ts";
 import { RoceProtectionDomain } from "../../../lib/rdma/roce/protection_domain.ts";
 import type { RoceQueuePair } from "../../../lib/rdma/roce/queue_pair.ts";
 import { ReceiveWorkRequests, SendWorkRequests } from "../../../lib/rdma/work_request.ts";
-import type { SimulatedNetwork } from "./simulated_network.ts";
+import type { SimulatedNetwork, SimulatedWire } from "./simulated_network.ts";
 
 export type IpVersion = "IPv4" | "IPv6";
 
@@ -28,6 +28,7 @@ const ALL_ACCESS: readonly Access[] = [
 
 /** A host with a port, numbered from 1. */
 export class SimulatedHost implements Disposable {
+  readonly wire: SimulatedWire;
   readonly port: RocePort;
   readonly events: AsyncEvent[] = [];
 
@@ -35,9 +36,9 @@ export class SimulatedHost implements Disposable {
     const address = version === "IPv4"
       ? Uint8Array.of(10, 9, 0, number)
       : Uint8Array.of(0xfd, 9, ...new Uint8Array(13), number);
-    const wire = network.attach(new Endpoint(address, ROCE_UDP_PORT));
+    this.wire = network.attach(new Endpoint(address, ROCE_UDP_PORT));
     this.port = new RocePort(
-      wire,
+      this.wire,
       () => 4096,
       () => network.now,
       (event) => this.events.push(event),

@@ -1,0 +1,107 @@
+import { assert, assertEquals } from "@std/assert";
+import { libc } from "../../../ffi/libc.ts";
+import { PacketOpcode } from "../../../lib/rdma/roce/opcode.ts";
+import { Opcode, SendFlag } from "../../../lib/rdma/work_request.ts";
+import { ScriptedScene } from "./scripted_peer.ts";
+import type { SimulatedEnd } from "./simulated_end.ts";
+import { NO_FAULTS } from "./simulated_network.ts";
+import { TwoHosts } from "./two_hosts.ts";
+
+// Loaded once for the process: Deno's sanitizers would count it for the test that is first.
+libc();
+
+const { READ_REQUEST, WRITE_ONLY, SEND_ONLY, ACKNOWLEDGE } = PacketOpcode;
+
+/** READs that take hundreds of turns. */
+const READ_BYTES = 2 ** 20;
+const READ_PACKETS = READ_BYTES / 256;
+const LONG_READS = [0, 1, 2, 3].map((index) => ({
+  opcode: READ_REQUEST,
+  ahead: index * READ_PACKETS,
+  dmaLength: READ_BYTES,
+}));
+
+Deno.test("a queue pair that owes one acknowledgement is served beside two whose peers read without end", () => {
+  using scene = new ScriptedScene();
+  const { port } = scene.host;
+  const readers = [scene.meet(READ_BYTES), scene.meet(READ_BYTES)] as const;
+  const writer = scene.meet(READ_BYTES);
+  for (const reader of readers) reader.send(...LONG_READS);
+  port.progress();
+  writer.send({ opcode: WRITE_ONLY });
+
+  for (let turn = 0; turn < 3; turn++) port.progress();
+
+  assertEquals(writer.heard.map(({ opcode }) => opcode), [ACKNOWLEDGE]);
+  const [one, other] = readers.map(({ heard }) => heard.length) as [number, number];
+  assert(
+    Math.min(one, other) > 0.4 * (one + other),
+    `${one} answers to one, ${other} to the other`,
+  );
+});
+
+Deno.test("a queue pair sends what it is told to while the peer's READs keep it busy", () => {
+  using scene = new ScriptedScene();
+  const reader = scene.meet(READ_BYTES);
+  const { sends, queuePair, region } = reader.end;
+  reader.send(...LONG_READS);
+  scene.host.port.progress();
+
+  sends.prepare(0, 1, Opcode.SEND, SendFlag.SIGNALED).buffer(0, region.address, 8, region.lkey);
+  queuePair.postSend(sends);
+  scene.host.port.progress();
+
+  assertEquals(reader.heardOf(SEND_ONLY).length, 1);
+});
+
+Deno.test("queue pairs that wait for the window which they share do not use up their retries", () => {
+  using hosts = new TwoHosts({ ...NO_FAULTS, latency: 10, interval: 0.5, loss: 0.01 });
+  const ends = Array.from({ length: 16 }, () => hosts.connect(SHARE_BYTES, 1024));
+  for (const [one, other] of ends) write(one, other, 1);
+
+  hosts.run();
+
+  assertEquals(
+    ends.map(([{ sent }]) => sent.map(({ status }) => status)),
+    ends.map(() => ["IBV_WC_SUCCESS"]),
+  );
+});
+
+const SHARE_BYTES = 256 * 1024;
+
+/** Of 4.096 µs × 2^14. */
+const TIMEOUT = 67.2;
+const LIVE_WRITES = 64;
+
+/** Milliseconds that a live queue pair takes for its WRITEs beside dead ones, each of which has met silence once. */
+function timeBeside(dead: number): number {
+  using hosts = new TwoHosts({ ...NO_FAULTS, latency: 0.05, interval: 0.02 });
+  const { network } = hosts;
+  const live = hosts.connect(SHARE_BYTES, 4096);
+  for (let count = 0; count < dead; count++) {
+    const [one, other] = hosts.connect(SHARE_BYTES, 4096);
+    other.queuePair.modify({ state: "ERR" });
+    write(one, other, 8);
+  }
+  const start = (dead + 1) * TIMEOUT;
+  network.after(start, () => write(...live, LIVE_WRITES));
+  let end = 0;
+  hosts.run(Infinity, () => {
+    if (live[0].sent.length === LIVE_WRITES) end ||= network.now;
+  });
+  return end - start;
+}
+
+Deno.test("beside a dead queue pair a live one keeps half of its throughput at least", () => {
+  const [alone, beside] = [timeBeside(0), timeBeside(1)];
+  assert(beside < 2 * alone, `${beside} ms instead of ${alone}`);
+});
+
+/** Posts WRITEs of all that there is. */
+function write(from: SimulatedEnd, to: SimulatedEnd, count: number): void {
+  const { sends, queuePair, region } = from;
+  sends.prepare(0, 1, Opcode.WRITE, SendFlag.SIGNALED)
+    .remote(0, to.region.address, to.region.rkey)
+    .buffer(0, region.address, SHARE_BYTES, region.lkey);
+  for (let posted = 0; posted < count; posted++) queuePair.postSend(sends);
+}
