@@ -118,9 +118,10 @@ verbsTest("a client that asks without end and takes no answers is made to wait",
   const memory = () =>
     Number(/VmRSS:\s+(\d+)/.exec(Deno.readTextFileSync(`/proc/${scene.server.pid}/status`))![1]);
   const before = memory();
+  const payload = new Uint8Array(FRAGMENT_BYTES - 16);
   const flood = (async () => {
     for (let count = 0; count < 100_000; count++) {
-      client.sendFragment({ kind: MessageKind.ECHO, id: count });
+      client.sendFragment({ kind: MessageKind.ECHO, id: count, payload });
       if (count % 8 === 7) await client.acknowledged();
     }
   })();
