@@ -11,7 +11,13 @@ export interface Measurement {
   theirs?(): number | Promise<number>;
 }
 
-/** Runs both sides in turn: what disturbs the machine meanwhile disturbs both. */
+/** Runs of one side that differ by more than this factor were disturbed. */
+const TRUSTED_SPREAD = 2;
+
+/**
+ * Runs both sides in turn: what disturbs the machine meanwhile may disturb both. Says on standard
+ * error when it did: such a figure is worth nothing, whichever side it flatters.
+ */
 export async function measureInTurn(measurement: Measurement): Promise<Figure> {
   const { subject, runs } = measurement;
   const ours: number[] = [];
@@ -26,6 +32,13 @@ export async function measureInTurn(measurement: Measurement): Promise<Figure> {
       values += `, ${subject.peer} ${their.toFixed(2)} ${subject.unit}`;
     }
     console.error(`${title(subject)}, ${run} of ${runs}: ${values}`);
+  }
+  for (const [who, values] of [["Verbseal", ours], [subject.peer, theirs]] as const) {
+    if (Math.max(...values) > TRUSTED_SPREAD * Math.min(...values)) {
+      console.error(
+        `${title(subject)}: the runs of ${who} differ too much; leave the machine alone`,
+      );
+    }
   }
   return summarize(subject, ours, measurement.theirs ? theirs : undefined);
 }

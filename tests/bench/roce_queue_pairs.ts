@@ -40,7 +40,7 @@ export async function* queuePairBandwidth(): AsyncGenerator<Figure> {
 /** Half the round trip of a WRITE, each round on the next of the queue pairs. */
 export async function* queuePairLatency(): AsyncGenerator<Figure> {
   const options = { device: EMBEDDED, size: 64, depth: 1 };
-  const rounds = 10_000;
+  const rounds = 4000;
   for (const queuePairs of counts) {
     using end = new WriteEnd({ ...options, queuePairs });
     await using peer = await Peer.connect(end);

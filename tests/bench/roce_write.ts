@@ -49,7 +49,7 @@ async function bandwidth(size: number): Promise<Figure> {
  */
 export async function* roceWriteLatency(): AsyncGenerator<Figure> {
   const size = 64;
-  const rounds = 10_000;
+  const rounds = 4000;
   using end = new WriteEnd({ device: EMBEDDED, size, depth: 1 });
   await using peer = await Peer.connect(end);
   await latencyOf(end, peer, rounds);
