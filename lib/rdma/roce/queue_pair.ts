@@ -348,9 +348,12 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
   }
 
   #settleWindow(): void {
-    const { connection } = this.#parts!;
+    const { connection, requester } = this.#parts!;
     const { acknowledgedPsn, nextPsn } = this.#sends;
-    const inFlight = psnDistance(acknowledgedPsn, nextPsn) * connection.mtu;
+    // What a silent peer is asked with is not counted: no others wait for it.
+    const inFlight = requester.isProbing
+      ? 0
+      : psnDistance(acknowledgedPsn, nextPsn) * connection.mtu;
     const change = inFlight - this.#inFlight;
     this.#inFlight = inFlight;
     connection.window.adjust(change);

@@ -57,7 +57,7 @@ Deno.test("a queue pair sends what it is told to while the peer's READs keep it 
 Deno.test("queue pairs that wait for the window which they share do not use up their retries", () => {
   using hosts = new TwoHosts({ ...NO_FAULTS, latency: 10, interval: 0.5, loss: 0.01 });
   const ends = Array.from({ length: 16 }, () => hosts.connect(SHARE_BYTES, 1024));
-  for (const [one, other] of ends) write(one, other, 1);
+  for (const [one, other] of ends) post(one, other, Opcode.WRITE, 1);
 
   hosts.run();
 
@@ -73,34 +73,40 @@ const SHARE_BYTES = 256 * 1024;
 const TIMEOUT = 67.2;
 const LIVE_WRITES = 64;
 
-/** Milliseconds that a live queue pair takes for its WRITEs beside dead ones, each of which has met silence once. */
-function timeBeside(dead: number): number {
+/** Milliseconds that a live queue pair takes for its WRITEs beside dead ones that ask for `operation`, each of which has met silence once. */
+function timeBeside(dead: number, operation: Opcode): number {
   using hosts = new TwoHosts({ ...NO_FAULTS, latency: 0.05, interval: 0.02 });
   const { network } = hosts;
   const live = hosts.connect(SHARE_BYTES, 4096);
   for (let count = 0; count < dead; count++) {
     const [one, other] = hosts.connect(SHARE_BYTES, 4096);
     other.queuePair.modify({ state: "ERR" });
-    write(one, other, 8);
+    post(one, other, operation, 8);
   }
   const start = (dead + 1) * TIMEOUT;
-  network.after(start, () => write(...live, LIVE_WRITES));
+  network.after(start, () => post(...live, Opcode.WRITE, LIVE_WRITES));
   let end = 0;
   hosts.run(Infinity, () => {
     if (live[0].sent.length === LIVE_WRITES) end ||= network.now;
   });
+  const statuses = live[0].sent.map(({ status }) => status);
+  assertEquals(statuses, Array(LIVE_WRITES).fill("IBV_WC_SUCCESS"));
   return end - start;
 }
 
-Deno.test("beside a dead queue pair a live one keeps half of its throughput at least", () => {
-  const [alone, beside] = [timeBeside(0), timeBeside(1)];
-  assert(beside < 2 * alone, `${beside} ms instead of ${alone}`);
-});
+for (const [name, operation] of Object.entries({ WRITE: Opcode.WRITE, READ: Opcode.READ })) {
+  for (const dead of [1, 5]) {
+    Deno.test(`beside queue pairs that are dead in a ${name}, ${dead} of them, a live one keeps half of its throughput at least`, () => {
+      const [alone, beside] = [timeBeside(0, operation), timeBeside(dead, operation)];
+      assert(beside < 2 * alone, `${beside} ms instead of ${alone}`);
+    });
+  }
+}
 
-/** Posts WRITEs of all that there is. */
-function write(from: SimulatedEnd, to: SimulatedEnd, count: number): void {
+/** Posts requests for all that there is. */
+function post(from: SimulatedEnd, to: SimulatedEnd, operation: Opcode, count: number): void {
   const { sends, queuePair, region } = from;
-  sends.prepare(0, 1, Opcode.WRITE, SendFlag.SIGNALED)
+  sends.prepare(0, 1, operation, SendFlag.SIGNALED)
     .remote(0, to.region.address, to.region.rkey)
     .buffer(0, region.address, SHARE_BYTES, region.lkey);
   for (let posted = 0; posted < count; posted++) queuePair.postSend(sends);
