@@ -103,6 +103,22 @@ for (const [name, operation] of Object.entries({ WRITE: Opcode.WRITE, READ: Opco
   }
 }
 
+Deno.test("a silent peer is sent one packet at a time", () => {
+  const packets = 64;
+  const retryCount = 7;
+  using scene = new ScriptedScene();
+  const { end, heard } = scene.meet(packets * 256, { retryCount });
+  end.sends.prepare(0, 1, Opcode.SEND, SendFlag.SIGNALED)
+    .buffer(0, end.region.address, end.memory.length, end.region.lkey);
+  end.queuePair.postSend(end.sends);
+  assertEquals(heard.length, packets);
+
+  scene.network.run([scene.host.port], () => end.collect());
+
+  assertEquals(heard.length, packets + retryCount);
+  assertEquals(end.sent.map(({ status }) => status), ["IBV_WC_RETRY_EXC_ERR"]);
+});
+
 /** Posts requests for all that there is. */
 function post(from: SimulatedEnd, to: SimulatedEnd, operation: Opcode, count: number): void {
   const { sends, queuePair, region } = from;
