@@ -1,5 +1,6 @@
 /** What crossed a wire between two guests, as tshark reads it from the capture. */
 import { decodeHex } from "@std/encoding/hex";
+import { ROCE_UDP_PORT } from "../../../lib/control/path.ts";
 
 /** A RoCEv2 packet. */
 export interface RocePacket {
@@ -40,14 +41,23 @@ export interface Connection {
   readonly plain: Chunk[];
 }
 
+/** ICMP quotes packets for which it found no program, such as an answer to one that has ended. */
+const NO_QUOTATION = "!icmp";
+
 const BTH_BYTES = 12;
 const ICRC_BYTES = 4;
 /** Transport headers behind the BTH, some of which a packet has (IBTA volume 1, section 9.3). */
 const EXTENDED_HEADERS = ["deth", "reth", "atomiceth", "aeth", "atomicacketh", "immdt", "ieth"];
 
+/** Destination ports of all UDP packets. */
+export async function udpPorts(capture: string): Promise<Set<number>> {
+  const rows = await fields(capture, `udp && ${NO_QUOTATION}`, ["udp.dstport"]);
+  return new Set(rows.map(([port]) => Number(port)));
+}
+
 /** All RoCEv2 packets, in the order of the wire. */
 export async function rocePackets(capture: string): Promise<RocePacket[]> {
-  const rows = await fields(capture, "udp.dstport == 4791", [
+  const rows = await fields(capture, `udp.dstport == ${ROCE_UDP_PORT} && ${NO_QUOTATION}`, [
     ...["ip.src", "ip.dst", "infiniband.bth.opcode", "infiniband.bth.destqp", "infiniband.bth.psn"],
     ...["infiniband.reth.dmalen", "udp.payload"],
     ...EXTENDED_HEADERS.map((header) => `infiniband.${header}`),

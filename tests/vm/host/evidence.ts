@@ -12,6 +12,7 @@ import {
   managementMessages,
   type RocePacket,
   rocePackets,
+  udpPorts,
 } from "./capture.ts";
 
 const PORT = 4433;
@@ -44,16 +45,33 @@ client get file copy
 client write "some bytes" --offset 5000
 client echo "hello" --connect cm
 cmp file copy
+# From here on UDP port 4791 is free, which belongs to the kernel as long as the module is there.
+modprobe -r rdma_rxe
+client echo "hello" --device roce
+client put file again --device roce
+client get again copy-of-again --device roce
+cmp file copy-of-again
 `;
 
-/** What the client's commands ask for: the connect choice of each session. */
-export const WAYS = ["tls", "tls", "tls", "tls", "cm"];
+/** Files that the client's commands move, each whole. */
+export const FILES_MOVED = 4;
 
-type Numbers = Pick<End["numbers"], "qpn" | "psn" | "gid">;
+const RXE = { provider: "verbs", device: "rxe0", connect: "tls" };
+const EMBEDDED = { provider: "roce", device: "roce:10.9.0.2", connect: "tls" };
+
+/** What the client's commands come to, session by session; the server is always on rxe0. */
+export const SESSIONS = [
+  ...[RXE, RXE, RXE, RXE, { ...RXE, connect: "cm" }],
+  ...[EMBEDDED, EMBEDDED, EMBEDDED],
+];
+
+type Numbers = Pick<End["numbers"], "qpn" | "psn" | "gid"> & { provider: string };
 
 /** What `--json` and the server's log tell about a session. */
 export interface Reported {
-  readonly clients: { session: { id: string; local: Numbers; remote: Numbers } }[];
+  readonly clients: {
+    session: { id: string; local: Numbers & { device: string }; remote: Numbers };
+  }[];
   readonly log: Record<string, unknown>[];
 }
 
@@ -64,6 +82,8 @@ export interface Evidence {
   readonly connections: Connection[];
   readonly agreements: Agreement[];
   readonly packets: RocePacket[];
+  /** Destination ports of all that UDP carries. */
+  readonly udpPorts: Set<number>;
   readonly management: ManagementMessage[];
   readonly reported: Reported;
   /** Secrets of the TLS sessions, from the server's key log. */
@@ -91,6 +111,7 @@ export async function gather(workspace: Workspace): Promise<Evidence> {
     agreements: streams.filter(({ plain }) => plain.length > 0)
       .map(({ plain }) => readAgreement(plain)),
     packets: await rocePackets(capture),
+    udpPorts: await udpPorts(capture),
     management: await managementMessages(capture),
     reported: {
       clients: await jsonLines(workspace.file("second/sessions")),

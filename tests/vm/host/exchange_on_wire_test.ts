@@ -3,6 +3,7 @@ import { createPrivateKey } from "node:crypto";
 import { assert, assertEquals } from "@std/assert";
 import { decodeBase64 } from "@std/encoding/base64";
 import { decodeBase64Url } from "@std/encoding/base64url";
+import { ROCE_UDP_PORT } from "../../../lib/control/path.ts";
 import { Workspace } from "../../program.ts";
 import { rxe } from "../../provider.ts";
 import type { Agreement, End } from "./agreement.ts";
@@ -17,7 +18,14 @@ import {
   type Sensitive,
   text,
 } from "./clear_text.ts";
-import { type Evidence, FILE_BYTES, FILE_VALUE, gather, WAYS } from "./evidence.ts";
+import {
+  type Evidence,
+  FILE_BYTES,
+  FILE_VALUE,
+  FILES_MOVED,
+  gather,
+  SESSIONS,
+} from "./evidence.ts";
 import { bothWays, checkPsns, isManagement, isOnWay, isRequest } from "./psn_sequence.ts";
 import { APPLICATION_DATA, tlsRecords } from "./tls_records.ts";
 
@@ -39,20 +47,26 @@ const checks: Record<string, (evidence: Evidence) => void> = {
       for (const side of SIDES) tlsRecords(sent(wire, side));
     }
     assertEquals(agreements.length, connections.length);
-    assertEquals(agreements.map(({ connect }) => connect), WAYS);
+    assertEquals(
+      agreements.map(({ connect }) => connect),
+      SESSIONS.map(({ connect }) => connect),
+    );
   },
 
-  "the client and the server report the numbers that they agreed in TLS"(
+  "the client and the server report their providers and the numbers that they agreed in TLS"(
     { agreements, reported: { clients, log } },
   ) {
     const brief = ({ numbers: { qpn, psn, gid } }: End) => ({ qpn, psn, gid });
     assertEquals(
       clients.map(({ session: { id, local, remote } }) => ({ id, local, remote })),
-      agreements.map(({ session, client, server }) => ({
-        id: session,
-        local: brief(client),
-        remote: brief(server),
-      })),
+      agreements.map(({ session, client, server }, index) => {
+        const { provider, device } = SESSIONS[index]!;
+        return {
+          id: session,
+          local: { provider, device, ...brief(client) },
+          remote: { provider: rxe.name, ...brief(server) },
+        };
+      }),
     );
     const established = log.filter(({ message }) => message === "session established");
     const hexadecimal = (psn: number) => `0x${psn.toString(16).padStart(6, "0")}`;
@@ -71,7 +85,16 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     for (const agreement of agreements) checkPsns(agreement, packets);
     const moved = packets.filter(({ payload }) => payload.every((byte) => byte === FILE_VALUE))
       .reduce((sum, { payload }) => sum + payload.length, 0);
-    assert(moved >= 2 * FILE_BYTES, `only ${moved} bytes of the file put and got are recorded`);
+    assert(
+      moved >= FILES_MOVED * FILE_BYTES,
+      `only ${moved} bytes of the file put and got are recorded`,
+    );
+  },
+
+  "all that UDP carries goes to the port of RoCE, from and to the embedded provider too"(
+    { udpPorts },
+  ) {
+    assertEquals(udpPorts, new Set([ROCE_UDP_PORT]));
   },
 
   "no packet goes to another queue pair than those agreed, but for the connection manager's"(
