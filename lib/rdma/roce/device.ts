@@ -85,7 +85,6 @@ export class RoceDevice implements Device {
     this.#port = building.use(
       new RocePort(
         wire,
-        () => this.#pathMtu(),
         () => performance.now(),
         (event) => this.#report(event),
         this.counters,

@@ -1,5 +1,4 @@
 import { RdmaError } from "../../errors.ts";
-import type { PathMtu } from "../address.ts";
 import type { AsyncEvent } from "../device.ts";
 import type { CompletionPort, RoceCompletionQueue } from "./completion_queue.ts";
 import { CongestionWindow } from "./congestion.ts";
@@ -79,13 +78,9 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
   /** Called when something is left to do outside of {@linkcode progress}. */
   onWork: () => void = () => {};
 
-  /**
-   * @param pathMtu the largest that packets may have now: interfaces change
-   * @param clock milliseconds, never backwards
-   */
+  /** @param clock milliseconds, never backwards */
   constructor(
     wire: Wire,
-    readonly pathMtu: () => PathMtu,
     clock: () => number,
     onEvent: (event: AsyncEvent) => void,
     readonly counters = new Counters(),

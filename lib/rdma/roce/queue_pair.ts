@@ -229,14 +229,12 @@ export class RoceQueuePair implements QueuePair, PortQueuePair {
 
   /** @throws TransitionError for values that only the device knows to be wrong: it has one port, one GID, one partition */
   #checkValues(attributes: QueuePairAttributes & { readonly state: QueuePairState }): void {
-    const { port = 1, pkeyIndex = 0, addressVector, pathMtu = 0 } = attributes;
+    const { port = 1, pkeyIndex = 0, addressVector } = attributes;
     const { maxRdAtomic = 0, maxDestRdAtomic = 0 } = attributes;
     const { local } = this.#port;
-    const largest = this.#port.pathMtu();
     const reasons = [
       ...(port === 1 ? [] : [`port is ${port}, there is port 1 only`]),
       ...(pkeyIndex === 0 ? [] : [`pkeyIndex is ${pkeyIndex}, there is index 0 only`]),
-      ...(pathMtu <= largest ? [] : [`pathMtu is ${pathMtu}, the port has ${largest}`]),
       ...(Math.max(maxRdAtomic, maxDestRdAtomic) <= MAX_RD_ATOMIC
         ? []
         : [`maxRdAtomic and maxDestRdAtomic are ${MAX_RD_ATOMIC} at most`]),

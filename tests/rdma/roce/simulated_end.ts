@@ -39,7 +39,6 @@ export class SimulatedHost implements Disposable {
     this.wire = network.attach(new Endpoint(address, ROCE_UDP_PORT));
     this.port = new RocePort(
       this.wire,
-      () => 4096,
       () => network.now,
       (event) => this.events.push(event),
     );
