@@ -13,7 +13,7 @@ import { checkManageable, ManagedServer } from "../session/managed_connection.ts
 import { Server } from "../session/server.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
-import { listen } from "../tls/deno.ts";
+import { listen } from "../tls/backend.ts";
 import { loadServerIdentity } from "../tls/trust.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";

@@ -6,7 +6,7 @@ import { connectByTls } from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import { logger } from "../telemetry/log.ts";
-import { dial } from "../tls/deno.ts";
+import { dial } from "../tls/backend.ts";
 import { type Endpoint, endpointText } from "../tls/connection.ts";
 import type { Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";

@@ -12,12 +12,29 @@ export function endpointText({ hostname, port }: Endpoint): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
 }
 
+/** What a handshake agreed on, in the names that OpenSSL uses. */
+export interface HandshakeFacts {
+  /** `TLSv1.2` or `TLSv1.3`. */
+  readonly version: string;
+  /** Such as `TLS_AES_256_GCM_SHA384`. */
+  readonly cipher: string;
+  /** An earlier session was resumed: no certificates were exchanged. */
+  readonly resumed: boolean;
+}
+
 /** A TLS connection after the handshake, whichever library speaks TLS. */
 export interface TlsConnection {
-  /** What ALPN agreed on: always `protocol`, as all else is refused in the handshake. */
-  readonly alpn: string;
+  /** What ALPN agreed on: one of the protocols asked for; null where none was asked for. */
+  readonly alpn: string | null;
   readonly peerAddress: Endpoint;
   readonly localAddress: Endpoint;
+  /** Undefined where the library does not tell: Deno shows nothing of what rustls has agreed on. */
+  readonly handshake: HandshakeFacts | undefined;
+  /**
+   * The peer's certificate and those of its authorities, DER, as far as it has shown them; the
+   * handshake has verified them. Empty if it has shown none, or the library does not tell.
+   */
+  readonly peerCertificates: readonly Uint8Array[];
 
   /**
    * Reads at most `buffer.length` bytes.
@@ -49,7 +66,7 @@ export interface IncomingConnection {
   /**
    * Does the handshake. A peer may take as long as it likes: {@linkcode abort} ends that.
    *
-   * @throws TlsError when it fails, is aborted, or the peer does not offer `protocol`; the
+   * @throws TlsError when it fails, is aborted, or the peer offers none of the protocols; the
    * connection is closed then
    */
   handshake(): Promise<TlsConnection>;

@@ -13,7 +13,8 @@ import {
 import { agree, closeAtOnce, closeQuietly, endpointOf } from "./deno_connection.ts";
 import { setAcceptedOptions } from "./descriptor.ts";
 import { handshakeFailure, handshakeTimeout } from "./failure.ts";
-import type { Identity, Trust } from "./trust.ts";
+import type { DialOptions, ListenOptions } from "./options.ts";
+import type { Trust } from "./trust.ts";
 
 const log = logger("tls");
 
@@ -26,18 +27,18 @@ const acceptRetryMilliseconds = 50;
  * @param options.port 0 lets the system choose
  * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
  */
-export function listen(options: Endpoint & { identity: Identity }): TlsListener {
-  const { hostname, port, identity } = options;
+export function listen(options: ListenOptions): TlsListener {
+  const { hostname, port, identity, protocols = [protocol] } = options;
   try {
     const listener = Deno.listenTls({
       hostname,
       port,
       cert: identity.certificate,
       key: identity.key,
-      alpnProtocols: [protocol],
+      ...(protocols.length > 0 ? { alpnProtocols: [...protocols] } : {}),
     });
     setAcceptedOptions(listener.addr);
-    return new DenoListener(listener);
+    return new DenoListener(listener, protocols);
   } catch (error) {
     throw listenFailure(options, error);
   }
@@ -76,16 +77,6 @@ function listenFailure(endpoint: Endpoint, error: unknown): VerbsealError {
     "",
     options,
   );
-}
-
-/** Where to connect to, and whom to believe. */
-export interface DialOptions extends Endpoint {
-  readonly trust: Trust;
-  /** Name that the server's certificate must be for, where it is not `hostname`. */
-  readonly serverName?: string;
-  /** How long looking up the host, connecting and the handshake may take, in seconds. */
-  readonly handshakeSeconds: number;
-  readonly signal?: AbortSignal;
 }
 
 /**
@@ -165,6 +156,7 @@ async function startTls(
   signal: AbortSignal,
 ): Promise<TlsConnection> {
   believeOnly(options.trust);
+  const { protocol: wanted = protocol, identity } = options;
   let connection: Deno.Conn<Deno.NetAddr> = tcp;
   const abort = () => closeAtOnce(connection);
   signal.addEventListener("abort", abort);
@@ -173,10 +165,11 @@ async function startTls(
     const tls = await Deno.startTls(tcp, {
       hostname: options.serverName ?? options.hostname,
       caCerts: [...options.trust.authorities],
-      alpnProtocols: [protocol],
+      alpnProtocols: [wanted],
+      ...(identity ? { cert: identity.certificate, key: identity.key } : {}),
     });
     connection = tls;
-    return await agree(tls, options);
+    return await agree(tls, options, [wanted]);
   } catch (error) {
     closeAtOnce(connection);
     if (error instanceof TlsError) throw error;
@@ -198,9 +191,11 @@ function believeOnly({ authorities }: Trust): void {
 class DenoListener implements TlsListener {
   #closed = false;
   readonly #listener: Deno.TlsListener;
+  readonly #protocols: readonly string[];
 
-  constructor(listener: Deno.TlsListener) {
+  constructor(listener: Deno.TlsListener, protocols: readonly string[]) {
     this.#listener = listener;
+    this.#protocols = protocols;
   }
 
   get address(): Endpoint {
@@ -210,7 +205,7 @@ class DenoListener implements TlsListener {
   async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
     while (!this.#closed) {
       const connection = await this.#accept();
-      if (connection) yield new DenoIncomingConnection(connection);
+      if (connection) yield new DenoIncomingConnection(connection, this.#protocols);
     }
   }
 
@@ -233,9 +228,11 @@ class DenoListener implements TlsListener {
 
 class DenoIncomingConnection implements IncomingConnection {
   readonly #tls: Deno.TlsConn;
+  readonly #protocols: readonly string[];
 
-  constructor(tls: Deno.TlsConn) {
+  constructor(tls: Deno.TlsConn, protocols: readonly string[]) {
     this.#tls = tls;
+    this.#protocols = protocols;
   }
 
   get peerAddress(): Endpoint {
@@ -244,7 +241,7 @@ class DenoIncomingConnection implements IncomingConnection {
 
   async handshake(): Promise<TlsConnection> {
     try {
-      return await agree(this.#tls, this.peerAddress);
+      return await agree(this.#tls, this.peerAddress, this.#protocols);
     } catch (error) {
       if (error instanceof TlsError) throw error;
       throw handshakeFailure("server", this.peerAddress, error);

@@ -1,5 +1,5 @@
 import { errorText, TlsError } from "../errors.ts";
-import { type Endpoint, endpointText, protocol, type TlsConnection } from "./connection.ts";
+import { type Endpoint, endpointText, type TlsConnection } from "./connection.ts";
 import { shutDown } from "./descriptor.ts";
 import { protocolMissing } from "./failure.ts";
 
@@ -7,14 +7,21 @@ import { protocolMissing } from "./failure.ts";
 const lingerMilliseconds = 1000;
 
 /**
- * Finishes the handshake; the connection is closed unless both sides agree on `protocol`.
+ * Finishes the handshake; the connection is closed unless both sides agree on one of `protocols`.
  *
+ * @param protocols without any, none is asked for
  * @throws TlsError when they do not, else what Deno throws when the handshake fails
  */
-export async function agree(tls: Deno.TlsConn, peer: Endpoint): Promise<TlsConnection> {
+export async function agree(
+  tls: Deno.TlsConn,
+  peer: Endpoint,
+  protocols: readonly string[],
+): Promise<TlsConnection> {
   try {
     const { alpnProtocol } = await tls.handshake();
-    if (alpnProtocol !== protocol) throw protocolMissing(peer);
+    if (protocols.length > 0 && !protocols.includes(alpnProtocol ?? "")) {
+      throw protocolMissing(peer, protocols);
+    }
     return new DenoConnection(tls, alpnProtocol);
   } catch (error) {
     closeAtOnce(tls);
@@ -23,12 +30,14 @@ export async function agree(tls: Deno.TlsConn, peer: Endpoint): Promise<TlsConne
 }
 
 class DenoConnection implements TlsConnection {
+  readonly handshake = undefined;
+  readonly peerCertificates = [];
   readonly #tls: Deno.TlsConn;
   #closed = false;
   #unwritten: Uint8Array[] = [];
   #writing: Promise<void> | undefined;
 
-  constructor(tls: Deno.TlsConn, readonly alpn: string) {
+  constructor(tls: Deno.TlsConn, readonly alpn: string | null) {
     this.#tls = tls;
   }
 

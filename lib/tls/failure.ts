@@ -110,11 +110,11 @@ export function handshakeFailure(
   );
 }
 
-/** The peer finished the handshake without agreeing on `protocol`. */
-export function protocolMissing(peer: Endpoint): TlsError {
+/** The peer finished the handshake without agreeing on one of `protocols`. */
+export function protocolMissing(peer: Endpoint, protocols: readonly string[]): TlsError {
   return new TlsError(
     "other_protocol",
-    `${endpointText(peer)} does not speak ${protocol}`,
+    `${endpointText(peer)} does not speak ${protocols.join(" or ")}`,
     isItVerbseal,
   );
 }

@@ -10,6 +10,13 @@ export interface Identity {
 /** Whose certificates are believed: these authorities (PEM) only, or, for want of any, the system's. */
 export interface Trust {
   readonly authorities: readonly string[];
+  /** Certificate revocation lists (PEM); with any, each certificate must be covered by one. */
+  readonly revocationLists?: readonly string[];
+  /**
+   * Public keys (`sha256:BASE64`), one of which the peer must have. Without authorities nothing else
+   * is asked of its certificate but that it is in its time.
+   */
+  readonly pins?: readonly string[];
 }
 
 const makeOne = "Create certificates with verbseal certs init";

@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { dial, listen } from "../../lib/tls/deno.ts";
+import { dial, listen } from "../../lib/tls/backend.ts";
 import { loadServerIdentity, loadTrust } from "../../lib/tls/trust.ts";
 import { libc } from "../../ffi/libc.ts";
 import { verbseal } from "./run.ts";

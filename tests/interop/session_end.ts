@@ -13,7 +13,7 @@ import { connectByTls } from "../../lib/session/establish.ts";
 import { defaultLimits } from "../../lib/session/limits.ts";
 import { Server } from "../../lib/session/server.ts";
 import type { Endpoint } from "../../lib/tls/connection.ts";
-import { listen } from "../../lib/tls/deno.ts";
+import { listen } from "../../lib/tls/backend.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { assertSameBytes, randomize } from "./bytes.ts";
 

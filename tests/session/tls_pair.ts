@@ -1,7 +1,7 @@
 import { libc } from "../../ffi/libc.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { TlsConnection } from "../../lib/tls/connection.ts";
-import { dial, listen } from "../../lib/tls/deno.ts";
+import { dial, listen } from "../../lib/tls/backend.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();

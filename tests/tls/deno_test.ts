@@ -3,8 +3,9 @@ import { C, libc } from "../../ffi/libc.ts";
 import { TlsError, VerbsealError } from "../../lib/errors.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { IncomingConnection, TlsConnection } from "../../lib/tls/connection.ts";
-import { dial, type DialOptions, listen } from "../../lib/tls/deno.ts";
+import { dial, listen } from "../../lib/tls/deno.ts";
 import { descriptorOf } from "../../lib/tls/descriptor.ts";
+import type { DialOptions } from "../../lib/tls/options.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "./odd_certificates.ts";
 

@@ -1,0 +1,46 @@
+import type { Endpoint } from "./connection.ts";
+import type { Identity, Trust } from "./trust.ts";
+
+/** What a handshake may agree on; without an entry, what the library thinks best. */
+export interface TlsSettings {
+  /** Least version; TLS 1.2 unless told. */
+  readonly minVersion?: "1.2" | "1.3";
+  /** Cipher suites of TLS 1.2 and 1.3, by OpenSSL's names, most wanted first. */
+  readonly ciphers?: readonly string[];
+}
+
+/** What a server asks of its clients' certificates. */
+export interface ClientAuthentication {
+  /** Whose certificates are believed; at least one authority. */
+  readonly trust: Trust;
+  /** A client without a certificate is refused. */
+  readonly required: boolean;
+}
+
+/** What a listener can exchange for other files while it runs. */
+export interface ListenerCredentials {
+  readonly identity: Identity;
+  /** Without it no client is asked for a certificate. */
+  readonly clientAuthentication?: ClientAuthentication;
+}
+
+export interface ListenOptions extends Endpoint, ListenerCredentials {
+  /** Protocols for ALPN, `verbseal/1` alone unless told; with an empty list clients need none. */
+  readonly protocols?: readonly string[];
+  readonly settings?: TlsSettings;
+}
+
+/** Where to connect to, and whom to believe. */
+export interface DialOptions extends Endpoint {
+  readonly trust: Trust;
+  /** What the server is shown if it asks for a certificate. */
+  readonly identity?: Identity;
+  /** Name that the server's certificate must be for, where it is not `hostname`. */
+  readonly serverName?: string;
+  /** Protocol for ALPN, `verbseal/1` unless told. */
+  readonly protocol?: string;
+  readonly settings?: TlsSettings;
+  /** How long looking up the host, connecting and the handshake may take, in seconds. */
+  readonly handshakeSeconds: number;
+  readonly signal?: AbortSignal;
+}
