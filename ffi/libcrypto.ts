@@ -1,0 +1,219 @@
+import { library } from "./library.ts";
+
+/** libcrypto of OpenSSL 3: keys, certificates, their revocation, and the queue of errors. Names are C's. */
+export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl3" }, {
+  ERR_get_error: {
+    parameters: [],
+    result: "u64", // unsigned long
+  },
+  ERR_clear_error: {
+    parameters: [],
+    result: "void",
+  },
+  ERR_error_string_n: {
+    parameters: [
+      "u64", // unsigned long e
+      "buffer", // char *buf
+      "usize", // size_t len
+    ],
+    result: "void",
+  },
+  CRYPTO_free: {
+    parameters: [
+      "pointer", // void *ptr
+      "buffer", // const char *file
+      "i32", // int line
+    ],
+    result: "void",
+  },
+  CRYPTO_malloc: {
+    parameters: [
+      "usize", // size_t num
+      "buffer", // const char *file
+      "i32", // int line
+    ],
+    result: "pointer",
+  },
+  BIO_new_mem_buf: {
+    parameters: [
+      "buffer", // const void *buf
+      "i32", // int len
+    ],
+    result: "pointer",
+  },
+  BIO_free: {
+    parameters: [
+      "pointer", // BIO *a
+    ],
+    result: "i32",
+  },
+  BIO_ctrl: {
+    parameters: [
+      "pointer", // BIO *bp
+      "i32", // int cmd
+      "i64", // long larg
+      "pointer", // void *parg
+    ],
+    result: "i64", // long
+  },
+  PEM_read_bio_X509: {
+    parameters: [
+      "pointer", // BIO *bp
+      "pointer", // X509 **x
+      "pointer", // pem_password_cb *cb
+      "pointer", // void *u
+    ],
+    result: "pointer",
+  },
+  PEM_read_bio_X509_CRL: {
+    parameters: [
+      "pointer", // BIO *bp
+      "pointer", // X509_CRL **x
+      "pointer", // pem_password_cb *cb
+      "pointer", // void *u
+    ],
+    result: "pointer",
+  },
+  PEM_read_bio_PrivateKey: {
+    parameters: [
+      "pointer", // BIO *bp
+      "pointer", // EVP_PKEY **x
+      "pointer", // pem_password_cb *cb
+      "pointer", // void *u
+    ],
+    result: "pointer",
+  },
+  EVP_PKEY_free: {
+    parameters: [
+      "pointer", // EVP_PKEY *pkey
+    ],
+    result: "void",
+  },
+  d2i_X509: {
+    parameters: [
+      "pointer", // X509 **a
+      "buffer", // const unsigned char **ppin
+      "i64", // long length
+    ],
+    result: "pointer",
+  },
+  i2d_X509: {
+    parameters: [
+      "pointer", // const X509 *a
+      "pointer", // unsigned char **ppout
+    ],
+    result: "i32",
+  },
+  X509_free: {
+    parameters: [
+      "pointer", // X509 *a
+    ],
+    result: "void",
+  },
+  X509_CRL_free: {
+    parameters: [
+      "pointer", // X509_CRL *a
+    ],
+    result: "void",
+  },
+  X509_get_X509_PUBKEY: {
+    parameters: [
+      "pointer", // const X509 *x
+    ],
+    result: "pointer",
+  },
+  i2d_X509_PUBKEY: {
+    parameters: [
+      "pointer", // const X509_PUBKEY *a
+      "pointer", // unsigned char **ppout
+    ],
+    result: "i32",
+  },
+  X509_STORE_add_cert: {
+    parameters: [
+      "pointer", // X509_STORE *xs
+      "pointer", // X509 *x
+    ],
+    result: "i32",
+  },
+  X509_STORE_add_crl: {
+    parameters: [
+      "pointer", // X509_STORE *xs
+      "pointer", // X509_CRL *x
+    ],
+    result: "i32",
+  },
+  X509_STORE_set_flags: {
+    parameters: [
+      "pointer", // X509_STORE *xs
+      "u64", // unsigned long flags
+    ],
+    result: "i32",
+  },
+  X509_VERIFY_PARAM_set1_host: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *param
+      "buffer", // const char *name
+      "usize", // size_t namelen
+    ],
+    result: "i32",
+  },
+  X509_VERIFY_PARAM_set1_ip_asc: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *param
+      "buffer", // const char *ipasc
+    ],
+    result: "i32",
+  },
+  X509_VERIFY_PARAM_set_hostflags: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *param
+      "u32", // unsigned int flags
+    ],
+    result: "void",
+  },
+  X509_verify_cert: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_get_error: {
+    parameters: [
+      "pointer", // const X509_STORE_CTX *ctx
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_set_error: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+      "i32", // int s
+    ],
+    result: "void",
+  },
+  X509_STORE_CTX_get0_cert: {
+    parameters: [
+      "pointer", // const X509_STORE_CTX *ctx
+    ],
+    result: "pointer",
+  },
+  X509_verify_cert_error_string: {
+    parameters: [
+      "i64", // long n
+    ],
+    result: "pointer",
+  },
+  OPENSSL_sk_num: {
+    parameters: [
+      "pointer", // const OPENSSL_STACK *
+    ],
+    result: "i32",
+  },
+  OPENSSL_sk_value: {
+    parameters: [
+      "pointer", // const OPENSSL_STACK *
+      "i32", // int
+    ],
+    result: "pointer",
+  },
+});
