@@ -2,28 +2,59 @@ import { errorText, VerbsealError } from "../errors.ts";
 import { exists } from "../exists.ts";
 import { writeText } from "../telemetry/streams.ts";
 import type { CertificateSet } from "./certificates.ts";
+import type { Identity } from "./trust.ts";
 
 /** Mode of what everybody may read, and of what nobody else may. */
 const publicMode = 0o644;
 const secretMode = 0o600;
 
+/** A file to be written. */
+export interface CertificateFile {
+  readonly path: string;
+  readonly text: string;
+  readonly mode: number;
+}
+
+/** The two files of a certificate: `NAME.pem` and `NAME.key`. */
+export function identityFiles(
+  directory: string,
+  name: string,
+  { certificate, key }: Identity,
+): CertificateFile[] {
+  return [
+    { path: `${directory}/${name}.pem`, text: certificate, mode: publicMode },
+    { path: `${directory}/${name}.key`, text: key, mode: secretMode },
+  ];
+}
+
 /**
- * Writes `ca.pem`, `ca.key`, `server.pem`, `server.key`, `client.pem` and `client.key`. Every file
- * appears whole under its name or not at all, and no key is readable by others at any moment.
- *
- * @param options.overwrite replace files of these names
- * @returns the paths of the files
- * @throws VerbsealError when a file exists and may not be replaced, or cannot be written
+ * Writes `ca.pem`, `ca.key`, `server.pem`, `server.key`, `client.pem` and `client.key`, as
+ * {@linkcode writeFiles} does.
  */
 export async function writeCertificates(
   directory: string,
   certificates: CertificateSet,
   options: { overwrite: boolean },
 ): Promise<string[]> {
-  const files = Object.entries(certificates).flatMap(([name, { certificate, key }]) => [
-    { path: `${directory}/${name}.pem`, text: certificate, mode: publicMode },
-    { path: `${directory}/${name}.key`, text: key, mode: secretMode },
-  ]);
+  const files = Object.entries(certificates).flatMap(([name, identity]) =>
+    identityFiles(directory, name, identity)
+  );
+  return await writeFiles(directory, files, options);
+}
+
+/**
+ * Writes files below a folder, which is made if it is missing. Every file appears whole under its
+ * name or not at all, and no key is readable by others at any moment.
+ *
+ * @param options.overwrite replace files of these names
+ * @returns the paths of the files
+ * @throws VerbsealError when a file exists and may not be replaced, or cannot be written
+ */
+export async function writeFiles(
+  directory: string,
+  files: readonly CertificateFile[],
+  options: { overwrite: boolean },
+): Promise<string[]> {
   const paths = files.map(({ path }) => path);
   const staged = new Map<string, string>();
   try {

@@ -1,4 +1,4 @@
-import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { errorText, TlsError } from "../errors.ts";
 
 /** A certificate, with those of its authorities below it if needed, and its key: PEM. */
@@ -21,6 +21,14 @@ export interface Trust {
 
 const makeOne = "Create certificates with verbseal certs init";
 
+/** A certificate and its key, as they are in files and as objects. */
+export interface CertificateAndKey {
+  readonly identity: Identity;
+  /** The first of the certificate's file; its authorities may follow it there. */
+  readonly leaf: X509Certificate;
+  readonly privateKey: KeyObject;
+}
+
 /**
  * Reads the certificate and key of a server, and checks all that TLS would later fail on.
  *
@@ -30,19 +38,33 @@ const makeOne = "Create certificates with verbseal certs init";
 export async function loadServerIdentity(
   files: { cert: string; key: string },
 ): Promise<Identity> {
-  const certificate = await readFile(files.cert, "--cert");
-  const [leaf] = parseCertificates(files.cert, certificate);
+  const { identity, leaf } = await loadPair(files, "name other files with --cert and --key");
   checkLeaf(files.cert, leaf);
-  const key = await readKey(files.key);
+  return identity;
+}
+
+/**
+ * Reads a certificate and its key, whatever it may be used for and whenever.
+ *
+ * @param files paths of PEM files
+ * @param otherwise what the user can do instead of mending the files
+ * @throws TlsError that names the file, what is wrong with it and what to do
+ */
+export async function loadPair(
+  files: { cert: string; key: string },
+  otherwise: string,
+): Promise<CertificateAndKey> {
+  const { text: certificate, certificates: [leaf] } = await readCertificates(files.cert, otherwise);
+  const key = await readKey(files.key, otherwise);
   const privateKey = parseKey(files.key, key);
   if (!leaf.checkPrivateKey(privateKey)) {
     throw new TlsError(
       "key_mismatch",
       `The key in ${files.key} does not belong to the certificate in ${files.cert}`,
-      "Name a certificate and its own key with --cert and --key",
+      `Bring together a certificate and its own key, or ${otherwise}`,
     );
   }
-  return { certificate, key };
+  return { identity: { certificate, key }, leaf, privateKey };
 }
 
 /**
@@ -54,7 +76,7 @@ export async function loadServerIdentity(
  */
 export async function loadTrust(file?: string): Promise<Trust> {
   if (file === undefined) return { authorities: [] };
-  const certificates = parseCertificates(file, await readFile(file, "--ca"));
+  const { certificates } = await readCertificates(file, "name another file with --ca");
   const problems = certificates.map(validityProblem);
   if (problems[0] !== undefined && problems.every((problem) => problem !== undefined)) {
     throw new TlsError(
@@ -66,16 +88,36 @@ export async function loadTrust(file?: string): Promise<Trust> {
   return { authorities: certificates.map((certificate) => certificate.toString()) };
 }
 
-async function readFile(path: string, option: string): Promise<string> {
+/**
+ * Reads the certificates of a PEM file, at least one.
+ *
+ * @param otherwise what the user can do instead of mending the file
+ * @throws TlsError that names the file, what is wrong with it and what to do
+ */
+export async function readCertificates(
+  path: string,
+  otherwise: string,
+): Promise<{ text: string; certificates: [X509Certificate, ...X509Certificate[]] }> {
+  const text = await readPem(path, otherwise);
+  return { text, certificates: parseCertificates(path, text) };
+}
+
+/**
+ * Reads a file that is not secret.
+ *
+ * @param otherwise what the user can do instead of mending the file
+ * @throws TlsError that names the file, what is wrong with it and what to do
+ */
+export async function readPem(path: string, otherwise: string): Promise<string> {
   try {
     return await Deno.readTextFile(path);
   } catch (error) {
-    throw unreadable(path, option, error);
+    throw unreadable(path, otherwise, error);
   }
 }
 
 /** The mode is that of the opened file, so it cannot be another's. */
-async function readKey(path: string): Promise<string> {
+async function readKey(path: string, otherwise: string): Promise<string> {
   try {
     using file = await Deno.open(path);
     const { mode } = await file.stat();
@@ -90,23 +132,23 @@ async function readKey(path: string): Promise<string> {
     }
     return await new Response(file.readable).text();
   } catch (error) {
-    throw error instanceof TlsError ? error : unreadable(path, "--key", error);
+    throw error instanceof TlsError ? error : unreadable(path, otherwise, error);
   }
 }
 
-function unreadable(path: string, option: string, error: unknown): TlsError {
+function unreadable(path: string, otherwise: string, error: unknown): TlsError {
   if (error instanceof Deno.errors.NotFound) {
     return new TlsError(
       "file_missing",
       `There is no file ${path}`,
-      `${makeOne}, or name another file with ${option}`,
+      `${makeOne}, or ${otherwise}`,
       { cause: error },
     );
   }
   return new TlsError(
     "file_unreadable",
     `The file ${path} cannot be read: ${errorText(error)}`,
-    `Name another file with ${option}, or let this user read it`,
+    `Let this user read it, or ${otherwise}`,
     { cause: error },
   );
 }
@@ -122,7 +164,7 @@ function parseCertificates(path: string, text: string): [X509Certificate, ...X50
   throw notPem(path, "certificate");
 }
 
-function parseKey(path: string, text: string) {
+function parseKey(path: string, text: string): KeyObject {
   if (text.includes("ENCRYPTED")) {
     throw new TlsError(
       "key_encrypted",

@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { dial, listen } from "../../lib/tls/backend.ts";
 import { loadServerIdentity, loadTrust } from "../../lib/tls/trust.ts";
 import { libc } from "../../ffi/libc.ts";
-import { verbseal } from "./run.ts";
+import { run, verbseal } from "./run.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
@@ -35,6 +35,63 @@ Deno.test("certs init makes what a server and a client of another host can talk 
       await Promise.all([server.close(), client.close()]);
       listener.close();
     }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("certs issue makes a certificate of the authority, which replaces none by accident", async () => {
+  const directory = await Deno.makeTempDir();
+  const certs = (...args: string[]) => verbseal("certs", ...args, "--directory", directory);
+  try {
+    const early = await certs("issue", "storage2", "--for", "server");
+    assertEquals(early.code, 3);
+    assertStringIncludes(early.stderr, "verbseal certs init");
+    await certs("init", "--key-type", "ed25519");
+    const made = await certs("issue", "storage2", "--for", "server", "--json");
+    assertEquals(JSON.parse(made.stdout), {
+      files: [`${directory}/storage2.pem`, `${directory}/storage2.key`],
+      hosts: ["storage2"],
+    });
+    const again = await certs("issue", "storage2", "--for", "client");
+    assertEquals(again.code, 1);
+    assertStringIncludes(again.stderr, "exists already");
+    const replaced = await certs("issue", "storage2", "--for", "client", "--force");
+    assertEquals(replaced.code, 0);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+for (
+  const [wrong, said, ...args] of [
+    ["the authority's own name", "That is the authority's name", "ca", "--for", "client"],
+    ["a path as a name", "1 to 64 letters", "../x", "--for", "client"],
+    ["no use", "required option '--for <use>'", "x"],
+    ["a server that is no host", "is no host", "a@b", "--for", "server"],
+    ["a URI with spaces", "It must be a URI", "x", "--for", "client", "--uri", "a: b"],
+    ["a URL that nobody fetches", "be a URL", "x", "--for", "client", "--ocsp-url", "file:///x"],
+    ["too long a time", "from 1 to 825", "x", "--for", "client", "--days", "826"],
+    ["a unit of 65 letters", "64 char", "x", "--organizational-unit", "u".repeat(65)],
+  ] as const
+) {
+  Deno.test(`certs issue refuses ${wrong}`, async () => {
+    const { code, stderr } = await verbseal("certs", "issue", ...args);
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, said);
+  });
+}
+
+Deno.test("certs pin prints what openssl makes of the public key", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await verbseal("certs", "init", "--directory", directory);
+    const file = `${directory}/server.pem`;
+    const { stdout } = await verbseal("certs", "pin", file);
+    const pipe = "openssl x509 -noout -pubkey | openssl pkey -pubin -outform DER | " +
+      "openssl dgst -sha256 -binary | base64";
+    const byOpenssl = await run("sh", "-c", `< "$0" ${pipe}`, file);
+    assertEquals(stdout, `sha256:${byOpenssl.stdout}`);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -2,27 +2,11 @@ import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { VerbsealError } from "../../lib/errors.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
+import { openssl, withFolder } from "./openssl.ts";
 
 const hosts = ["localhost", "127.0.0.1", "::1", "storage.example"];
 const certificates = await createCertificates({ hosts, days: 30 });
 const files = ["ca.key", "ca.pem", "client.key", "client.pem", "server.key", "server.pem"];
-
-/** Runs openssl; its output, standard error included. */
-async function openssl(...args: string[]): Promise<{ success: boolean; text: string }> {
-  const { success, stdout, stderr } = await new Deno.Command("openssl", { args }).output();
-  const decoder = new TextDecoder();
-  return { success, text: decoder.decode(stdout) + decoder.decode(stderr) };
-}
-
-/** A new folder with the certificates, gone after the test. */
-async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 function verify(folder: string, purpose: string, name: string) {
   const ca = `${folder}/ca.pem`;
