@@ -12,6 +12,8 @@ export const PACKAGES = {
   headers: ["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev"],
   /** Shells whose completion is tried. */
   shells: ["zsh", "fish"],
+  /** What the kernel says of network interfaces, to compare with. */
+  interfaces: ["ethtool"],
   /** Guests, and the tools that run inside. */
   guest: [
     ...["qemu-system-x86", "busybox-static", "cpio", "kmod", "iproute2"],
@@ -30,6 +32,7 @@ export const PACKAGES = {
 const PROGRAMS: Record<string, string> = {
   "openssl": "openssl",
   "gcc": "gcc",
+  "ethtool": "ethtool",
   "zsh": "zsh",
   "fish": "fish",
   "qemu-system-x86": "qemu-system-x86_64",

@@ -268,9 +268,16 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     parameters: [
       "i32", // int fd
       "u64", // unsigned long op
-      "pointer", // ... struct ifreq *, for SIOCGIFMTU
+      "pointer", // ... struct ifreq *, for the requests of netdevice(7) and SIOCETHTOOL
     ],
     result: "i32",
+  },
+  if_nameindex: { parameters: [], result: "pointer" },
+  if_freenameindex: {
+    parameters: [
+      "pointer", // struct if_nameindex *ptr
+    ],
+    result: "void",
   },
   sendmmsg: {
     parameters: [
@@ -381,6 +388,13 @@ export const sockaddrIn6 = struct("sockaddr_in6", 28, {
 export const ifreq = struct("ifreq", 40, {
   "ifr_name": [0, { bytes: 16 }],
   "ifr_mtu": [16, "i32"],
+  "ifr_flags": [16, "u16"],
+  "ifr_data": [16, "pointer"],
+});
+
+export const ifNameindex = struct("if_nameindex", 16, {
+  "if_index": [0, "u32"],
+  "if_name": [8, "pointer"],
 });
 
 export const iovec = struct("iovec", 16, {
@@ -460,7 +474,10 @@ export const C = {
   SO_RCVBUFFORCE: 33,
   MSG_CTRUNC: 8,
   MSG_TRUNC: 0x20,
+  SIOCGIFFLAGS: 0x8913,
   SIOCGIFMTU: 0x8921,
+  IFF_LOOPBACK: 8,
+  IFF_RUNNING: 0x40,
   IPPROTO_IP: 0,
   IP_MTU_DISCOVER: 10,
   IP_PMTUDISC_PROBE: 3,

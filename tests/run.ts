@@ -31,8 +31,11 @@ const executable: Part = { name: "compile", needs: [], why: "", run: makeExecuta
 
 const host: Part = {
   name: "host",
-  needs: [...PACKAGES.libraries, ...PACKAGES.headers, ...PACKAGES.shells],
-  why: "to compare struct layouts with C's and to try completion in shells",
+  needs: [
+    ...[...PACKAGES.libraries, ...PACKAGES.headers],
+    ...[...PACKAGES.shells, ...PACKAGES.interfaces],
+  ],
+  why: "to compare struct layouts with C's and features with ethtool's, and to try completion",
   run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/)/),
 };
 

@@ -6,7 +6,9 @@ import type { DeviceReport } from "../rdma/device_report.ts";
 import { lockedMemoryLimit } from "../rdma/locked_memory.ts";
 import { chooseDevice, type DeviceChoice, listDevices } from "../rdma/provider.ts";
 import { listSharedCounters, type PortCounters } from "../rdma/roce/shared_counters.ts";
+import { countedText } from "./counted_text.ts";
 import { choiceFacts } from "./device_choice.ts";
+import { kernelTlsReport } from "./kernel_tls.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { deviceOption } from "./rdma_options.ts";
@@ -20,7 +22,8 @@ export function addDevicesCommand(program: Command): void {
     .summary("show RDMA devices and the embedded provider, and which would be used")
     .description(
       "Show RDMA devices, the addresses that the embedded provider can use, the embedded ports of " +
-        "your running programs and what they have counted, and which device would be used and why.",
+        "your running programs and what they have counted, TLS in the kernel and in network " +
+        "interfaces, and which device would be used and why.",
     )
     .addOption(deviceOption())
     .addHelpText(
@@ -38,17 +41,20 @@ function devices({ device: wanted }: { device: string }, command: Command): void
   const reports = listDevices();
   const running = listSharedCounters();
   const choice = attempt(() => chooseDevice(wanted));
+  const kernelTls = kernelTlsReport();
   const lockedMemory = lockedMemoryLimit();
   outputOf(command).result(
     {
       devices: reports.map(record),
       embeddedPorts: running.map(({ port, ...rest }) => ({ ...rest, udpPort: port })),
       selected: choice instanceof RdmaError ? null : choiceFacts(choice),
+      kernelTls: kernelTls.record,
       lockedMemoryBytes: lockedMemory === Infinity ? null : lockedMemory,
     },
     [
       ...reports.flatMap(describe),
       ...running.map(describeRunning),
+      ...kernelTls.lines,
       lockedMemoryLine(lockedMemory),
       ...(choice instanceof RdmaError ? [] : choiceLines(wanted, choice)),
     ].join("\n"),
@@ -95,10 +101,7 @@ function describePort({ number, state, linkLayer, activeMtu, lid, gids }: Port):
 }
 
 function describeRunning({ address, port, pid, counters }: PortCounters): string {
-  const counted = Object.entries(counters).filter(([, value]) => value !== 0)
-    .map(([name, value]) => `${name} ${value}`);
-  const where = `roce:${address}, UDP port ${port}, process ${pid}`;
-  return `${where}: ${counted.join(", ") || "nothing counted"}`;
+  return `roce:${address}, UDP port ${port}, process ${pid}: ${countedText(counters)}`;
 }
 
 function lockedMemoryLine(bytes: number): string {

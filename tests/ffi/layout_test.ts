@@ -1,9 +1,18 @@
 import { assertEquals } from "@std/assert";
 import {
+  ETHTOOL,
+  ethtoolGetFeaturesBlock,
+  ethtoolGfeatures,
+  ethtoolGstrings,
+  ethtoolSsetInfo,
+  ethtoolStats,
+} from "../../ffi/ethtool.ts";
+import {
   C,
   cmsghdr,
   dirent,
   epollEvent,
+  ifNameindex,
   ifreq,
   iovec,
   mmsghdr,
@@ -24,7 +33,9 @@ const headers = `
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <linux/ethtool.h>
 #include <linux/openat2.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -57,6 +68,12 @@ const structures: readonly AnyLayout[] = [
   cmsghdr,
   dirent,
   epollEvent,
+  ethtoolGetFeaturesBlock,
+  ethtoolGfeatures,
+  ethtoolGstrings,
+  ethtoolSsetInfo,
+  ethtoolStats,
+  ifNameindex,
   ifreq,
   iovec,
   mmsghdr,
@@ -71,6 +88,7 @@ const constants: Readonly<Record<string, number>> = {
   ...V,
   ...CM,
   ...C,
+  ...ETHTOOL,
   FFI_DEFAULT_ABI,
   "ffi_type_pointer.size": FFI_TYPES.pointer.size,
   "ffi_type_pointer.alignment": FFI_TYPES.pointer.alignment,
