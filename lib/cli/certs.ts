@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { addInitCommand } from "./certs_init.ts";
 import { addIssueCommand } from "./certs_issue.ts";
 import { addPinCommand } from "./certs_pin.ts";
+import { addRevokeCommand } from "./certs_revoke.ts";
 import { examples } from "./program.ts";
 
 /** Adds `verbseal certs` and its commands. */
@@ -14,9 +15,11 @@ export function addCertsCommand(program: Command): void {
       examples(
         ["verbseal certs init", "an authority, and a server and a client certificate of it"],
         ["verbseal certs issue backup --for client", "a further certificate"],
+        ["verbseal certs revoke certs/backup.pem", "and an end to it"],
       ),
     );
   addInitCommand(certs);
   addIssueCommand(certs);
   addPinCommand(certs);
+  addRevokeCommand(certs);
 }

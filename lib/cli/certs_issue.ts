@@ -83,7 +83,7 @@ export function addIssueCommand(certs: Command): void {
 async function issue(name: string, options: IssueOptions, command: Command): Promise<void> {
   const { loadAuthority } = await import("../tls/authority.ts");
   const { issueCertificate } = await import("../tls/issue.ts");
-  const { identityFiles, writeFiles } = await import("../tls/certificate_files.ts");
+  const { identityFiles, writeFiles } = await import("../tls/pem_files.ts");
   const { for: use, directory, force } = options;
   const hosts = options.host ?? (use === "server" ? [hostOf(name)] : []);
   const request: CertificateRequest = { ...options, commonName: name, use, hosts };

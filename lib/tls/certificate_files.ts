@@ -1,103 +1,18 @@
-import { errorText, VerbsealError } from "../errors.ts";
-import { exists } from "../exists.ts";
-import { writeText } from "../telemetry/streams.ts";
 import type { CertificateSet } from "./certificates.ts";
-import type { Identity } from "./trust.ts";
-
-/** Mode of what everybody may read, and of what nobody else may. */
-const publicMode = 0o644;
-const secretMode = 0o600;
-
-/** A file to be written. */
-export interface CertificateFile {
-  readonly path: string;
-  readonly text: string;
-  readonly mode: number;
-}
-
-/** The two files of a certificate: `NAME.pem` and `NAME.key`. */
-export function identityFiles(
-  directory: string,
-  name: string,
-  { certificate, key }: Identity,
-): CertificateFile[] {
-  return [
-    { path: `${directory}/${name}.pem`, text: certificate, mode: publicMode },
-    { path: `${directory}/${name}.key`, text: key, mode: secretMode },
-  ];
-}
+import { identityFiles, publicMode, writeFiles } from "./pem_files.ts";
 
 /**
- * Writes `ca.pem`, `ca.key`, `server.pem`, `server.key`, `client.pem` and `client.key`, as
- * {@linkcode writeFiles} does.
+ * Writes `ca.pem`, `ca.key`, `server.pem`, `server.key`, `client.pem`, `client.key` and `ca.crl`,
+ * as {@linkcode writeFiles} does.
  */
 export async function writeCertificates(
   directory: string,
-  certificates: CertificateSet,
+  { revocationList, ...identities }: CertificateSet,
   options: { overwrite: boolean },
 ): Promise<string[]> {
-  const files = Object.entries(certificates).flatMap(([name, identity]) =>
+  const files = Object.entries(identities).flatMap(([name, identity]) =>
     identityFiles(directory, name, identity)
   );
+  files.push({ path: `${directory}/ca.crl`, text: revocationList, mode: publicMode });
   return await writeFiles(directory, files, options);
-}
-
-/**
- * Writes files below a folder, which is made if it is missing. Every file appears whole under its
- * name or not at all, and no key is readable by others at any moment.
- *
- * @param options.overwrite replace files of these names
- * @returns the paths of the files
- * @throws VerbsealError when a file exists and may not be replaced, or cannot be written
- */
-export async function writeFiles(
-  directory: string,
-  files: readonly CertificateFile[],
-  options: { overwrite: boolean },
-): Promise<string[]> {
-  const paths = files.map(({ path }) => path);
-  const staged = new Map<string, string>();
-  try {
-    await Deno.mkdir(directory, { recursive: true });
-    if (!options.overwrite) await refuseExisting(paths);
-    for (const { path, text, mode } of files) {
-      const temporary = `${path}.${crypto.randomUUID()}`;
-      staged.set(temporary, path);
-      await writeNew(temporary, text, mode);
-    }
-    for (const [temporary, path] of staged) {
-      // A link, unlike a rename, fails where somebody else was faster.
-      if (options.overwrite) await Deno.rename(temporary, path);
-      else await Deno.link(temporary, path);
-    }
-    return paths;
-  } catch (error) {
-    if (error instanceof VerbsealError) throw error;
-    throw new VerbsealError(
-      "certificates_not_written",
-      `Certificates cannot be written to ${directory}: ${errorText(error)}`,
-      "Choose a folder that you may write to with --directory",
-      { cause: error },
-    );
-  } finally {
-    await Promise.allSettled([...staged.keys()].map((temporary) => Deno.remove(temporary)));
-  }
-}
-
-async function refuseExisting(paths: readonly string[]): Promise<void> {
-  for (const path of paths) {
-    if (await exists(path)) {
-      throw new VerbsealError(
-        "certificates_exist",
-        `${path} exists already`,
-        "Choose another folder with --directory, or replace what is there with --force",
-      );
-    }
-  }
-}
-
-async function writeNew(path: string, text: string, mode: number): Promise<void> {
-  using file = await Deno.open(path, { write: true, createNew: true, mode });
-  writeText(file, text);
-  await file.sync();
 }

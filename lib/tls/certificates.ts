@@ -1,6 +1,7 @@
 import { createAuthority } from "./authority.ts";
 import { issueCertificate } from "./issue.ts";
 import { defaultKeyType, type KeyType } from "./key_types.ts";
+import { crlPem, signRevocationList } from "./revocation_list.ts";
 import type { Identity } from "./trust.ts";
 
 /** An authority and what it has signed. */
@@ -8,6 +9,8 @@ export interface CertificateSet {
   readonly ca: Identity;
   readonly server: Identity;
   readonly client: Identity;
+  /** What the authority has revoked, nothing so far (PEM): a server can be told to check from the first day. */
+  readonly revocationList: string;
 }
 
 /**
@@ -36,5 +39,6 @@ export async function createCertificates(
       commonName: "Verbseal client",
       use: "client",
     }),
+    revocationList: crlPem(await signRevocationList(authority, { number: 1n, entries: [] })),
   };
 }

@@ -14,7 +14,7 @@ Deno.test("certs init makes what a server and a client of another host can talk 
       ...["certs", "init", "--json", "--directory", directory, "--host", "storage.example"],
     );
     const { files, hosts } = JSON.parse(made.stdout);
-    assertEquals(files.length, 6);
+    assertEquals(files.length, 7);
     assertEquals(hosts.includes("storage.example"), true);
 
     const again = await verbseal("certs", "init", "--directory", directory);
@@ -92,6 +92,34 @@ Deno.test("certs pin prints what openssl makes of the public key", async () => {
       "openssl dgst -sha256 -binary | base64";
     const byOpenssl = await run("sh", "-c", `< "$0" ${pipe}`, file);
     assertEquals(stdout, `sha256:${byOpenssl.stdout}`);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("certs revoke puts certificates and serial numbers on the list, and renews it", async () => {
+  const directory = await Deno.makeTempDir();
+  const revoke = async (...args: string[]) =>
+    JSON.parse(
+      (await verbseal("certs", "revoke", ...args, "--directory", directory, "--json")).stdout,
+    );
+  try {
+    await verbseal("certs", "init", "--directory", directory);
+    const file = `${directory}/client.pem`;
+    const { stdout } = await run("openssl", "x509", "-in", file, "-noout", "-serial");
+    const serial = stdout.trim().split("=")[1]!;
+    const first = await revoke(file, "0:0A", "--reason", "keyCompromise");
+    assertEquals([first.revoked, first.total], [[serial.toLowerCase(), "0a"], 2]);
+    const second = await revoke(serial, "000a", "FF");
+    assertEquals([second.revoked, second.total], [["ff"], 3]);
+    const third = await revoke("--crl-days", "1");
+    assertEquals([third.revoked, third.total], [[], 3]);
+    const hours = (Date.parse(third.nextUpdate) - Date.now()) / 3_600_000;
+    assertEquals(Math.round(hours), 24);
+    const wrong = await revoke("client.pen");
+    assertEquals(wrong.error.code, "no_certificate");
+    const own = await revoke(`${directory}/ca.pem`);
+    assertEquals(own.error.code, "authority_as_leaf");
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

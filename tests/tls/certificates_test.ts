@@ -6,7 +6,15 @@ import { openssl, withFolder } from "./openssl.ts";
 
 const hosts = ["localhost", "127.0.0.1", "::1", "storage.example"];
 const certificates = await createCertificates({ hosts, days: 30 });
-const files = ["ca.key", "ca.pem", "client.key", "client.pem", "server.key", "server.pem"];
+const files = [
+  "ca.crl",
+  "ca.key",
+  "ca.pem",
+  "client.key",
+  "client.pem",
+  "server.key",
+  "server.pem",
+];
 
 function verify(folder: string, purpose: string, name: string) {
   const ca = `${folder}/ca.pem`;

@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { TlsError } from "../../lib/errors.ts";
 import { createAuthority, loadAuthority, loadIssued } from "../../lib/tls/authority.ts";
-import { identityFiles, writeFiles } from "../../lib/tls/certificate_files.ts";
+import { identityFiles, writeFiles } from "../../lib/tls/pem_files.ts";
 import { type CertificateRequest, issueCertificate } from "../../lib/tls/issue.ts";
 import { keyTypes } from "../../lib/tls/key_types.ts";
 import type { Identity } from "../../lib/tls/trust.ts";

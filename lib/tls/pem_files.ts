@@ -1,0 +1,88 @@
+import { errorText, VerbsealError } from "../errors.ts";
+import { exists } from "../exists.ts";
+import { writeText } from "../telemetry/streams.ts";
+import type { Identity } from "./trust.ts";
+
+/** Mode of what everybody may read. */
+export const publicMode = 0o644;
+/** Mode of what nobody but the owner may read. */
+const secretMode = 0o600;
+
+/** A file to be written. */
+export interface PemFile {
+  readonly path: string;
+  readonly text: string;
+  readonly mode: number;
+}
+
+/** The two files of a certificate: `NAME.pem` and `NAME.key`. */
+export function identityFiles(
+  directory: string,
+  name: string,
+  { certificate, key }: Identity,
+): PemFile[] {
+  return [
+    { path: `${directory}/${name}.pem`, text: certificate, mode: publicMode },
+    { path: `${directory}/${name}.key`, text: key, mode: secretMode },
+  ];
+}
+
+/**
+ * Writes files below a folder, which is made if it is missing. Every file appears whole under its
+ * name or not at all, and no key is readable by others at any moment.
+ *
+ * @param options.overwrite replace files of these names
+ * @returns the paths of the files
+ * @throws VerbsealError when a file exists and may not be replaced, or cannot be written
+ */
+export async function writeFiles(
+  directory: string,
+  files: readonly PemFile[],
+  options: { overwrite: boolean },
+): Promise<string[]> {
+  const paths = files.map(({ path }) => path);
+  const staged = new Map<string, string>();
+  try {
+    await Deno.mkdir(directory, { recursive: true });
+    if (!options.overwrite) await refuseExisting(paths);
+    for (const { path, text, mode } of files) {
+      const temporary = `${path}.${crypto.randomUUID()}`;
+      staged.set(temporary, path);
+      await writeNew(temporary, text, mode);
+    }
+    for (const [temporary, path] of staged) {
+      // A link, unlike a rename, fails where somebody else was faster.
+      if (options.overwrite) await Deno.rename(temporary, path);
+      else await Deno.link(temporary, path);
+    }
+    return paths;
+  } catch (error) {
+    if (error instanceof VerbsealError) throw error;
+    throw new VerbsealError(
+      "certificates_not_written",
+      `Certificates cannot be written to ${directory}: ${errorText(error)}`,
+      "Choose a folder that you may write to with --directory",
+      { cause: error },
+    );
+  } finally {
+    await Promise.allSettled([...staged.keys()].map((temporary) => Deno.remove(temporary)));
+  }
+}
+
+async function refuseExisting(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    if (await exists(path)) {
+      throw new VerbsealError(
+        "certificates_exist",
+        `${path} exists already`,
+        "Choose another folder with --directory, or replace what is there with --force",
+      );
+    }
+  }
+}
+
+async function writeNew(path: string, text: string, mode: number): Promise<void> {
+  using file = await Deno.open(path, { write: true, createNew: true, mode });
+  writeText(file, text);
+  await file.sync();
+}
