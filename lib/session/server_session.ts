@@ -4,6 +4,12 @@ import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection } from "../tls/connection.ts";
+import {
+  checkNotExpired,
+  identityFields,
+  type PeerIdentity,
+  peerIdentity,
+} from "../tls/peer_identity.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
@@ -33,6 +39,7 @@ export class ServerSession {
   readonly #incoming: IncomingConnection;
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
+  #identity: PeerIdentity | undefined;
   #agent = "";
   #port: PortChoice | undefined;
   #peerProvider: Provider | undefined;
@@ -57,6 +64,7 @@ export class ServerSession {
     const ended = (outcome: Record<string, unknown>) => ({
       peer,
       ...(agreed ? { session: agreed.session } : {}),
+      ...this.#identityFields(),
       ...outcome,
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
     });
@@ -66,6 +74,7 @@ export class ServerSession {
       log.info("session established", {
         session,
         peer,
+        ...this.#identityFields(),
         agent: this.#agent,
         device: this.#port?.device,
         peerProvider: this.#peerProvider,
@@ -116,6 +125,7 @@ export class ServerSession {
     try {
       const tls = await this.#incoming.handshake();
       const connection = this.#connection = new ControlConnection(tls);
+      await this.#identify(tls.peerCertificates);
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),
         connection,
@@ -132,6 +142,16 @@ export class ServerSession {
     } finally {
       clearTimeout(deadline);
     }
+  }
+
+  async #identify([certificate]: readonly Uint8Array[]): Promise<void> {
+    if (!certificate) return;
+    this.#identity = await peerIdentity(certificate);
+    checkNotExpired(this.#identity);
+  }
+
+  #identityFields(): Record<string, unknown> {
+    return this.#identity ? identityFields(this.#identity) : {};
   }
 
   #admit({ offers, agent }: Hello, localAddress: string): Pick<Welcome, "choices" | "limits"> {

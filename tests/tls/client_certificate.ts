@@ -1,0 +1,37 @@
+import "reflect-metadata";
+import * as x509 from "@peculiar/x509";
+import { daysFromNow } from "./odd_certificates.ts";
+
+const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+
+/** What a test wants to stand in a client's certificate. */
+export interface ClientCertificateOptions {
+  /** Types and values of the subject, each an RDN of its own, in the certificate's order. */
+  readonly subject?: readonly (readonly [type: string, value: string])[];
+  readonly names?: x509.JsonGeneralNames;
+  /** Instead of `names`: the value of their extension, DER. */
+  readonly rawNames?: ArrayBuffer;
+  readonly serial?: string;
+  readonly notAfter?: Date;
+}
+
+/** A self-signed certificate, DER. Values are what they are: nothing in them is parsed. */
+export async function clientCertificate(
+  options: ClientCertificateOptions = {},
+): Promise<Uint8Array> {
+  const { subject = [["CN", "client"]], names, rawNames, notAfter = daysFromNow(1) } = options;
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: options.serial ?? "01",
+    name: new x509.Name(subject.map(([type, value]) => ({ [type]: [{ utf8String: value }] }))),
+    notBefore: daysFromNow(-2),
+    notAfter,
+    keys,
+    signingAlgorithm: algorithm,
+    extensions: [
+      ...(names ? [new x509.SubjectAlternativeNameExtension(names)] : []),
+      ...(rawNames ? [new x509.Extension("2.5.29.17", false, rawNames)] : []),
+    ],
+  });
+  return new Uint8Array(certificate.rawData);
+}
