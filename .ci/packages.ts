@@ -9,7 +9,7 @@ export const PACKAGES = {
   /** The executable itself, and certificates to compare with. */
   libraries: LIBRARIES,
   /** C programs that check struct layouts. */
-  headers: ["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev"],
+  headers: ["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev", "libssl-dev"],
   /** Shells whose completion is tried. */
   shells: ["zsh", "fish"],
   /** What the kernel says of network interfaces, to compare with. */

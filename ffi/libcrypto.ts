@@ -110,11 +110,63 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "void",
   },
+  X509_check_issued: {
+    parameters: [
+      "pointer", // X509 *issuer
+      "pointer", // X509 *subject
+    ],
+    result: "i32",
+  },
+  X509_get0_pubkey: {
+    parameters: [
+      "pointer", // const X509 *x
+    ],
+    result: "pointer",
+  },
+  X509_verify: {
+    parameters: [
+      "pointer", // X509 *a
+      "pointer", // EVP_PKEY *r
+    ],
+    result: "i32",
+  },
+  X509_get1_ocsp: {
+    parameters: [
+      "pointer", // X509 *x
+    ],
+    result: "pointer",
+  },
+  X509_email_free: {
+    parameters: [
+      "pointer", // STACK_OF(OPENSSL_STRING) *sk
+    ],
+    result: "void",
+  },
+  d2i_X509_CRL: {
+    parameters: [
+      "pointer", // X509_CRL **a
+      "buffer", // const unsigned char **ppin
+      "i64", // long length
+    ],
+    result: "pointer",
+  },
   X509_CRL_free: {
     parameters: [
       "pointer", // X509_CRL *a
     ],
     result: "void",
+  },
+  X509_CRL_get0_lastUpdate: {
+    parameters: [
+      "pointer", // const X509_CRL *crl
+    ],
+    result: "pointer",
+  },
+  X509_CRL_get0_nextUpdate: {
+    parameters: [
+      "pointer", // const X509_CRL *crl
+    ],
+    result: "pointer",
   },
   X509_get_X509_PUBKEY: {
     parameters: [
@@ -128,6 +180,22 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
       "pointer", // unsigned char **ppout
     ],
     result: "i32",
+  },
+  X509_STORE_new: {
+    parameters: [],
+    result: "pointer",
+  },
+  X509_STORE_free: {
+    parameters: [
+      "pointer", // X509_STORE *xs
+    ],
+    result: "void",
+  },
+  X509_STORE_get0_param: {
+    parameters: [
+      "pointer", // const X509_STORE *xs
+    ],
+    result: "pointer",
   },
   X509_STORE_add_cert: {
     parameters: [
@@ -149,6 +217,13 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
       "u64", // unsigned long flags
     ],
     result: "i32",
+  },
+  X509_VERIFY_PARAM_set_time: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *param
+      "i64", // time_t t
+    ],
+    result: "void",
   },
   X509_VERIFY_PARAM_set1_host: {
     parameters: [
@@ -214,6 +289,53 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
       "pointer", // const OPENSSL_STACK *
       "i32", // int
     ],
+    result: "pointer",
+  },
+  OPENSSL_sk_new_null: {
+    parameters: [],
+    result: "pointer",
+  },
+  OPENSSL_sk_push: {
+    parameters: [
+      "pointer", // OPENSSL_STACK *st
+      "pointer", // const void *data
+    ],
+    result: "i32",
+  },
+  OPENSSL_sk_free: {
+    parameters: [
+      "pointer", // OPENSSL_STACK *st
+    ],
+    result: "void",
+  },
+  ASN1_TIME_set: {
+    parameters: [
+      "pointer", // ASN1_TIME *s
+      "i64", // time_t t
+    ],
+    result: "pointer",
+  },
+  ASN1_TIME_free: {
+    parameters: [
+      "pointer", // ASN1_TIME *a
+    ],
+    result: "void",
+  },
+  ASN1_TIME_diff: {
+    parameters: [
+      "buffer", // int *pday
+      "buffer", // int *psec
+      "pointer", // const ASN1_TIME *from
+      "pointer", // const ASN1_TIME *to
+    ],
+    result: "i32",
+  },
+  EVP_sha1: {
+    parameters: [],
+    result: "pointer",
+  },
+  EVP_sha256: {
+    parameters: [],
     result: "pointer",
   },
 });

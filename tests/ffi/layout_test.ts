@@ -23,6 +23,7 @@ import {
   statxBuffer,
 } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
+import { OCSP } from "../../ffi/libcrypto_ocsp.ts";
 import { V, verbsStructures, WC_STATUS_NAMES } from "../../ffi/libibverbs.ts";
 import { CM, rdmaCmStructures } from "../../ffi/librdmacm.ts";
 import type { FieldType, StructLayout } from "../../ffi/layout.ts";
@@ -52,6 +53,7 @@ const headers = `
 #include <ffi.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
+#include <openssl/ocsp.h>
 `;
 
 function sizeOf(type: FieldType): number {
@@ -89,6 +91,7 @@ const constants: Readonly<Record<string, number>> = {
   ...CM,
   ...C,
   ...ETHTOOL,
+  ...OCSP,
   FFI_DEFAULT_ABI,
   "ffi_type_pointer.size": FFI_TYPES.pointer.size,
   "ffi_type_pointer.alignment": FFI_TYPES.pointer.alignment,
