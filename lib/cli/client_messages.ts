@@ -100,8 +100,11 @@ async function pingOften(
   command: Command,
 ): Promise<void> {
   const output = outputOf(command);
-  const { remote } = client.session.agreed;
-  const peer = `${endpointText(server)} (qpn ${remote.qpn}, gid ${remote.gid})`;
+  const { agreed } = client.session;
+  const far = agreed.transport === "rdma"
+    ? `qpn ${agreed.remote.qpn}, gid ${agreed.remote.gid}`
+    : agreed.transport;
+  const peer = `${endpointText(server)} (${far})`;
   const body = randomBytes(size);
   const times: number[] = [];
   for (let sequence = 1; sequence <= count; sequence++) {

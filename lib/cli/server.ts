@@ -180,6 +180,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     admission: new Admission(limits),
     psns: new PsnSource(),
     services: serviceNames(services),
+    transports: ["rdma"],
     connectQueuePair: {
       tls: connectByTls,
       ...(managed ? { cm: managed.connectQueuePair } : {}),

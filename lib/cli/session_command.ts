@@ -76,12 +76,15 @@ export async function withSession<T>(
 
 /** What was agreed, for `--json`. */
 export function sessionFacts({ session: { agreed, port } }: Client) {
-  const { session, local, remote, path, welcome } = agreed;
+  const { session: id, transport } = agreed;
+  if (transport === "ktls") return { id, transport, sealedByKernel: agreed.sealedByKernel };
+  const { local, remote, path } = agreed;
   const numbers = ({ qpn, psn, gid }: typeof local) => ({ qpn, psn, gid });
   return {
-    id: session,
+    id,
+    transport,
     local: { provider: port.provider, device: port.device, ...numbers(local) },
-    remote: { provider: welcome.choices.provider, ...numbers(remote) },
+    remote: { provider: agreed.choices.provider, ...numbers(remote) },
     mtu: path.mtu,
   };
 }

@@ -13,21 +13,33 @@
  *     AWAIT_READY                              AWAIT_READY
  *     PROVING                                  PROVING               (PROOF as the first message, both ways)
  *     ESTABLISHED                              ESTABLISHED
+ *
+ * With the transport ktls a data connection takes the queue pair's place: after WELCOME and both
+ * SECRETs
+ *
+ *     JOINING                                  JOINING               (tokens on the data connection, see join.ts)
+ *       READY                             ↔      READY
+ *     AWAIT_READY                              AWAIT_READY
+ *     ESTABLISHED                              ESTABLISHED
  */
 import { createHash, type Hash } from "node:crypto";
 import { encodeBase64 } from "@std/encoding/base64";
 import { encodeBase64Url } from "@std/encoding/base64url";
 import { ProtocolError, RefusedError, type VerbsealError } from "../errors.ts";
 import type { Frame } from "./frame.ts";
+import { JoinTokens } from "./join.ts";
 import { type KeyContext, KeySchedule } from "./keys.ts";
 import {
+  type Choices,
   decode,
   encode,
   type Hello,
   type Message,
   type Provider,
   type QueuePairNumbers,
+  type RdmaChoices,
   SECRET_BYTES,
+  SESSION_BYTES,
   VERSION,
   type Welcome,
 } from "./messages.ts";
@@ -42,6 +54,7 @@ export type ExchangeState =
   | "ALLOCATING"
   | "AWAIT_QP"
   | "CONNECTING"
+  | "JOINING"
   | "AWAIT_READY"
   | "PROVING"
   | "ESTABLISHED";
@@ -52,7 +65,7 @@ export type Step =
   /** Server: decide, then call {@linkcode ServerExchange.admitted}. */
   | { readonly do: "admit"; readonly hello: Hello }
   /** Create protection domain, regions, queues and queue pair, draw a PSN, then call `allocated`. */
-  | { readonly do: "allocate"; readonly welcome: Welcome }
+  | { readonly do: "allocate"; readonly welcome: Welcome; readonly choices: RdmaChoices }
   /** Bring the queue pair to RTS with exactly these numbers, compare, then call `connected`. */
   | {
     readonly do: "connect";
@@ -64,6 +77,10 @@ export type Step =
   }
   /** Send `own` as the first message of the queue pair, await `expected` as the first received, then call `proved`. */
   | { readonly do: "prove"; readonly own: Uint8Array; readonly expected: Uint8Array }
+  /** Data connections of this session may come; the tokens are the owner's from then on. */
+  | { readonly do: "link"; readonly welcome: Welcome; readonly tokens: JoinTokens }
+  /** Make or await the first data connection, then call `joined`. */
+  | { readonly do: "join" }
   | { readonly do: "established" };
 
 /** Random bytes; a parameter so that tests are repeatable. */
@@ -123,7 +140,7 @@ abstract class Exchange {
     throw new ProtocolError("out_of_turn", `${message.name} in state ${this.#state}`);
   }
 
-  /** Who moves this side's packets, and the peer's: known once there is a WELCOME. */
+  /** Who moves this side's packets, and the peer's: known once RDMA is chosen. */
   protected abstract get provider(): Provider;
   protected abstract get peerProvider(): Provider;
 
@@ -133,7 +150,13 @@ abstract class Exchange {
   /** The queue pair is in RTS and its PSNs are those agreed. */
   connected(): Step[] {
     this.enter("CONNECTING", "AWAIT_READY");
-    return [this.#send({ name: "READY", body: { epoch: this.local!.epoch } })];
+    return [this.#send({ name: "READY", body: { epoch: this.#epoch } })];
+  }
+
+  /** The first data connection is there, and both tokens are right. */
+  joined(): Step[] {
+    this.enter("JOINING", "AWAIT_READY");
+    return [this.#send({ name: "READY", body: { epoch: this.#epoch } })];
   }
 
   /** Both proofs are right. */
@@ -175,14 +198,12 @@ abstract class Exchange {
     const isClient = this.side === "client";
     const context: KeyContext = {
       epoch: local.epoch,
-      clientQpn: isClient ? local.qpn : remote.qpn,
-      serverQpn: isClient ? remote.qpn : local.qpn,
+      qpns: {
+        client: isClient ? local.qpn : remote.qpn,
+        server: isClient ? remote.qpn : local.qpn,
+      },
     };
-    using keys = new KeySchedule(
-      isClient ? this.secret : this.peerSecret!,
-      isClient ? this.peerSecret! : this.secret,
-      this.#transcript.copy().digest(),
-    );
+    using keys = this.#deriveKeys();
     this.#tokens = {
       proof: keys.token("proof", this.side, context),
       expected: keys.token("proof", isClient ? "server" : "client", context),
@@ -196,12 +217,48 @@ abstract class Exchange {
     };
   }
 
+  /** Both SECRETs and WELCOME are known and recorded: derives what data connections are known by. */
+  protected link(): Step {
+    return {
+      do: "link",
+      welcome: this.welcome!,
+      tokens: new JoinTokens(this.#deriveKeys(), this.side),
+    };
+  }
+
+  /** What comes after WELCOME and both SECRETs. */
+  protected transport(welcome: Welcome): { state: ExchangeState; step: Step } {
+    const { choices } = welcome;
+    return choices.transport === "rdma"
+      ? { state: "ALLOCATING", step: { do: "allocate", welcome, choices } }
+      : { state: "JOINING", step: { do: "join" } };
+  }
+
+  /** Wipes both secrets. */
+  #deriveKeys(): KeySchedule {
+    const isClient = this.side === "client";
+    return new KeySchedule(
+      isClient ? this.secret : this.peerSecret!,
+      isClient ? this.peerSecret! : this.secret,
+      this.#transcript.copy().digest(),
+    );
+  }
+
+  /** The exchange brings up the first queue pair, or the first data connection. */
+  get #epoch(): number {
+    return this.local?.epoch ?? 0;
+  }
+
   #ready(message: Message & { name: "READY" }): Step[] {
-    if (message.body.epoch !== this.local!.epoch) {
+    if (message.body.epoch !== this.#epoch) {
       throw new ProtocolError("epoch", `READY of epoch ${message.body.epoch}`);
     }
+    if (!this.#tokens) {
+      this.enter("AWAIT_READY", "ESTABLISHED");
+      return [{ do: "established" }];
+    }
     this.enter("AWAIT_READY", "PROVING");
-    const { proof, expected } = this.#tokens!;
+    const { proof, expected } = this.#tokens;
     return [{ do: "prove", own: proof, expected }];
   }
 
@@ -220,11 +277,11 @@ export class ClientExchange extends Exchange {
   }
 
   protected get provider(): Provider {
-    return this.#hello.offers.providers[0];
+    return offeredProvider(this.#hello);
   }
 
   protected get peerProvider(): Provider {
-    return this.welcome!.choices.provider;
+    return chosenProvider(this.welcome!.choices);
   }
 
   start(): Step[] {
@@ -253,8 +310,9 @@ export class ClientExchange extends Exchange {
     if (message.name === "SECRET" && this.state === "AWAIT_SECRET") {
       this.record(frame);
       this.peerSecret = message.body;
-      this.enter("AWAIT_SECRET", "ALLOCATING");
-      return [{ do: "allocate", welcome: this.welcome! }];
+      const { state, step } = this.transport(this.welcome!);
+      this.enter("AWAIT_SECRET", state);
+      return state === "JOINING" ? [this.link(), step] : [step];
     }
     if (message.name === "QP" && this.state === "AWAIT_QP") {
       this.record(frame);
@@ -266,7 +324,10 @@ export class ClientExchange extends Exchange {
 
   #checkChoices({ choices }: Welcome): void {
     const { offers } = this.#hello;
-    const kept = offers.connect.includes(choices.connect) && offers.seal.includes(choices.seal) &&
+    const kept = offers.transports.includes(choices.transport) &&
+      (choices.transport !== "rdma" || (
+        offers.connect?.includes(choices.connect) && offers.seal?.includes(choices.seal)
+      )) &&
       choices.services.every((service) => offers.services.includes(service));
     if (!kept) throw new ProtocolError("choices", "the server chose what was not offered");
   }
@@ -281,27 +342,29 @@ export class ServerExchange extends Exchange {
   }
 
   protected get provider(): Provider {
-    return this.welcome!.choices.provider;
+    return chosenProvider(this.welcome!.choices);
   }
 
   protected get peerProvider(): Provider {
-    return this.#hello!.offers.providers[0];
+    return offeredProvider(this.#hello!);
   }
 
   /** The client may go on, under these conditions. */
   admitted(conditions: Pick<Welcome, "choices" | "limits">): Step[] {
-    this.enter("ADMITTING", "ALLOCATING");
     this.welcome = {
       version: VERSION,
-      session: encodeBase64Url(this.random(16)),
+      session: encodeBase64Url(this.random(SESSION_BYTES)),
       nonce: encodeBase64(this.random(SECRET_BYTES)),
       ...conditions,
     };
-    return [
+    const { state, step } = this.transport(this.welcome);
+    this.enter("ADMITTING", state);
+    const answer = [
       this.sendRecorded({ name: "WELCOME", body: this.welcome }),
       this.sendRecorded({ name: "SECRET", body: this.secret }),
-      { do: "allocate", welcome: this.welcome },
     ];
+    // The client may be at the door before its welcome counts as sent.
+    return state === "JOINING" ? [this.link(), ...answer, step] : [...answer, step];
   }
 
   allocated(local: QueuePairNumbers): Step[] {
@@ -331,4 +394,13 @@ export class ServerExchange extends Exchange {
     }
     return undefined;
   }
+}
+
+/** Messages bear it where RDMA is offered, as their schema checks. */
+function offeredProvider({ offers }: Pick<Hello, "offers">): Provider {
+  return offers.providers![0];
+}
+
+function chosenProvider(choices: Choices): Provider {
+  return (choices as RdmaChoices).provider;
 }

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync } from "node:crypto";
 
 /** Who sends what a key is for. */
@@ -6,13 +7,13 @@ export type Direction = "client" | "server";
 /** What a session key is bound to, besides both secrets and the transcript. */
 export interface KeyContext {
   readonly epoch: number;
-  readonly clientQpn: number;
-  readonly serverQpn: number;
+  /** Both queue pairs; a data connection has none. */
+  readonly qpns?: { readonly client: number; readonly server: number };
 }
 
 /**
  * Session keys: HKDF-SHA-256 (RFC 5869) over both SECRETs, salted with the hash of all frames so
- * far, with purpose, direction, epoch and both QPNs in the info. Dispose it to wipe the secrets.
+ * far, with purpose, direction, epoch and, for queue pairs, both QPNs in the info. Dispose it to wipe the secrets.
  */
 export class KeySchedule implements Disposable {
   readonly #secrets: Uint8Array;
@@ -35,28 +36,32 @@ export class KeySchedule implements Disposable {
   /** 32 bytes for one purpose and one direction. */
   key(purpose: string, direction: Direction, context: KeyContext): Uint8Array {
     const label = new TextEncoder().encode(`verbseal/1 ${purpose} ${direction}\0`);
-    const info = new Uint8Array(label.length + 12);
-    info.set(label);
-    const numbers = new DataView(info.buffer, label.length);
-    numbers.setUint32(0, context.epoch);
-    numbers.setUint32(4, context.clientQpn);
-    numbers.setUint32(8, context.serverQpn);
+    const info = Buffer.concat([label, bigEndian(context.epoch), qpnsOf(context)]);
     return new Uint8Array(hkdfSync("sha256", this.#secrets, this.#transcript, info, 32));
   }
 
-  /** What shows, at the other end of a queue pair or of a CM connection, that it is the same peer as in TLS. */
-  token(purpose: "proof" | "cm", direction: Direction, context: KeyContext): Uint8Array {
-    const numbers = new DataView(new ArrayBuffer(8));
-    numbers.setUint32(0, context.clientQpn);
-    numbers.setUint32(4, context.serverQpn);
+  /**
+   * What shows, at the other end of a queue pair, of a CM connection or of a data connection, that
+   * it is the same peer as in TLS.
+   */
+  token(purpose: "proof" | "cm" | "data", direction: Direction, context: KeyContext): Uint8Array {
     return new Uint8Array(
-      createHmac("sha256", this.key(purpose, direction, context)).update(
-        new Uint8Array(numbers.buffer),
-      ).digest(),
+      createHmac("sha256", this.key(purpose, direction, context)).update(qpnsOf(context)).digest(),
     );
   }
 
   [Symbol.dispose](): void {
     this.#secrets.fill(0);
   }
+}
+
+function qpnsOf({ qpns }: KeyContext): Uint8Array {
+  return qpns ? bigEndian(qpns.client, qpns.server) : bigEndian();
+}
+
+/** Numbers of 32 bits each. */
+function bigEndian(...numbers: number[]): Uint8Array {
+  const view = new DataView(new ArrayBuffer(4 * numbers.length));
+  numbers.forEach((number, index) => view.setUint32(4 * index, number));
+  return new Uint8Array(view.buffer);
 }

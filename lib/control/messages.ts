@@ -11,6 +11,9 @@ export const VERSION = 1;
 /** Bytes of a SECRET and of a nonce. */
 export const SECRET_BYTES = 32;
 
+/** Bytes of a session's name. */
+export const SESSION_BYTES = 16;
+
 const unsigned = (bits: number) =>
   v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** bits - 1));
 const octets = (length: number, decode: (text: string) => Uint8Array) =>
@@ -32,40 +35,63 @@ const notOnePort: ReadonlySet<string> = new Set(["multicast", "broadcast", "unsp
 const list = <const T extends readonly string[]>(names: T) =>
   v.pipe(v.array(v.picklist(names)), v.minLength(1), v.maxLength(names.length));
 
+const transport = ["rdma", "ktls"] as const;
 const provider = ["verbs", "roce"] as const;
 const connect = ["tls", "cm"] as const;
 const seal = ["aes-256-gcm", "chacha20-poly1305", "off"] as const;
 const service = ["messages", "memory", "files"] as const;
 
+/** What carries data: a queue pair, or a TLS connection of its own that the kernel seals. */
+export type Transport = typeof transport[number];
 export type Provider = typeof provider[number];
 export type Connect = typeof connect[number];
 export type Service = typeof service[number];
+
+const session = octets(SESSION_BYTES, decodeBase64Url);
+
+/** What a client offers. Without RDMA there is nothing to say of queue pairs. */
+const offers = v.pipe(
+  v.strictObject({
+    /** Most wanted first. */
+    transports: list(transport),
+    /** The one that the client uses. */
+    providers: v.optional(v.strictTuple([v.picklist(provider)])),
+    connect: v.optional(list(connect)),
+    seal: v.optional(list(seal)),
+    services: list(service),
+  }),
+  v.check(({ transports, providers, connect, seal }) => {
+    const rdma = transports.includes("rdma");
+    return [providers, connect, seal].every((offer) => (offer !== undefined) === rdma);
+  }, "providers, connect and seal belong to the transport rdma"),
+);
+
+/** What the server chose of it. */
+const choices = v.variant("transport", [
+  v.strictObject({
+    transport: v.literal("rdma"),
+    /** The one that the server uses: any can meet any. */
+    provider: v.picklist(provider),
+    connect: v.picklist(connect),
+    seal: v.picklist(seal),
+    services: list(service),
+  }),
+  v.strictObject({ transport: v.literal("ktls"), services: list(service) }),
+]);
 
 /** Schemas of the bodies that are JSON, by frame. Nothing beyond these fields is accepted. */
 const schemas = {
   HELLO: v.strictObject({
     version: v.literal(VERSION),
     nonce,
-    offers: v.strictObject({
-      /** The one that the client uses. */
-      providers: v.strictTuple([v.picklist(provider)]),
-      connect: list(connect),
-      seal: list(seal),
-      services: list(service),
-    }),
+    offers,
     agent: text(128),
   }),
   WELCOME: v.strictObject({
     version: v.literal(VERSION),
-    session: octets(16, decodeBase64Url),
+    session,
     nonce,
-    choices: v.strictObject({
-      /** The one that the server uses: any can meet any. */
-      provider: v.picklist(provider),
-      connect: v.picklist(connect),
-      seal: v.picklist(seal),
-      services: list(service),
-    }),
+    choices,
     limits: v.strictObject({
       /** Bytes of a message. */
       messageBytes: unsigned(32),
@@ -118,7 +144,11 @@ const schemas = {
 type Bodies = { [K in keyof typeof schemas]: v.InferOutput<typeof schemas[K]> };
 
 export type Hello = Bodies["HELLO"];
+export type Offers = Hello["offers"];
 export type Welcome = Bodies["WELCOME"];
+export type Choices = Welcome["choices"];
+/** What was chosen of a queue pair. */
+export type RdmaChoices = Extract<Choices, { readonly transport: "rdma" }>;
 export type QueuePairNumbers = Bodies["QP"];
 export type Request = Bodies["REQUEST"];
 export type Reply = Bodies["REPLY"];

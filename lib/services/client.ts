@@ -2,7 +2,7 @@ import type { Connect } from "../control/messages.ts";
 import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
 import { ClientSession } from "../session/client_session.ts";
-import { connectByTls } from "../session/establish.ts";
+import { connectByTls, type Established } from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import { logger } from "../telemetry/log.ts";
@@ -80,16 +80,10 @@ export class Client implements AsyncDisposable {
         openDataPath: (path) => new LocalDataPath(device, path, [messages, memory, files]),
       }),
     );
-    const { local, remote } = session.agreed;
     log.debug("session established", {
       session: session.agreed.session,
       server: endpointText(server),
-      qpn: local.qpn,
-      psn: local.psn,
-      gid: local.gid,
-      peerQpn: remote.qpn,
-      peerPsn: remote.psn,
-      peerGid: remote.gid,
+      ...establishedFacts(session.agreed),
     });
     return new Client(session, messages, memory, files, building.move());
   }
@@ -104,4 +98,20 @@ function logSelection(wanted: string, selection: PortSelection): void {
   const { provider, device, port, gid, reason } = selection;
   const level = wanted === "auto" && provider === "roce" ? "info" : "debug";
   log[level]("device chosen", { device, port: port.number, gid: gid.gid, reason });
+}
+
+/** What carries the session's data. */
+function establishedFacts(agreed: Established): Record<string, unknown> {
+  const { transport } = agreed;
+  if (transport === "ktls") return { transport, ...agreed.sealedByKernel };
+  const { local, remote } = agreed;
+  return {
+    transport,
+    qpn: local.qpn,
+    psn: local.psn,
+    gid: local.gid,
+    peerQpn: remote.qpn,
+    peerPsn: remote.psn,
+    peerGid: remote.gid,
+  };
 }

@@ -5,7 +5,7 @@ import { PsnSource } from "../security/psn.ts";
 import type { TlsConnection } from "../tls/connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPath, DataPathOptions, PortChoice } from "./data_path.ts";
+import type { DataPath, PortChoice, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
 import {
   type ConnectQueuePair,
   errorMessage,
@@ -26,7 +26,7 @@ export interface ClientSessionOptions {
   /** Gives up on the exchange. */
   readonly signal: AbortSignal;
   readonly port: PortChoice;
-  readonly openDataPath: (options: DataPathOptions) => DataPath;
+  readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
 }
 
 /** An established session with a server. Disposing it says BYE and frees everything. */
@@ -78,6 +78,7 @@ export class ClientSession implements AsyncDisposable {
         exchange: new ClientExchange(
           {
             offers: {
+              transports: ["rdma"],
               providers: [port.provider],
               connect: [connect],
               seal: ["off"],
@@ -87,16 +88,18 @@ export class ClientSession implements AsyncDisposable {
           },
         ),
         connection,
-        psns: new PsnSource(),
-        openDataPath: (welcome) =>
-          options.openDataPath({
-            port,
-            peerProvider: welcome.choices.provider,
-            side: "client",
-            messageBytes: welcome.limits.messageBytes,
-            services: welcome.choices.services,
-          }),
-        connectQueuePair: () => options.connectQueuePair,
+        queuePairs: {
+          psns: new PsnSource(),
+          openDataPath: ({ limits }, { provider, services }) =>
+            options.openDataPath({
+              port,
+              peerProvider: provider,
+              side: "client",
+              messageBytes: limits.messageBytes,
+              services,
+            }),
+          connectQueuePair: () => options.connectQueuePair,
+        },
       });
       return new ClientSession(connection, port, establishment);
     } catch (error) {

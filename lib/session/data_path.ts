@@ -4,6 +4,7 @@ import type { VerbsealError } from "../errors.ts";
 import type { GidType, PathMtu } from "../rdma/address.ts";
 import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
+import type { TlsConnection } from "../tls/connection.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
@@ -17,15 +18,19 @@ export interface PortChoice {
   readonly mtu: PathMtu;
 }
 
-/** How a session's data path is made. Plain data: it crosses threads. */
+/** How a session's data path is made, whatever carries it. Plain data: it crosses threads. */
 export interface DataPathOptions {
-  readonly port: PortChoice;
-  readonly peerProvider: Provider;
   /** The server answers, the client asks. */
   readonly side: "client" | "server";
   /** Bytes of a message at most. */
   readonly messageBytes: number;
   readonly services: readonly Service[];
+}
+
+/** How one over a queue pair is made. */
+export interface QueuePairPathOptions extends DataPathOptions {
+  readonly port: PortChoice;
+  readonly peerProvider: Provider;
 }
 
 /** What `allocate` gives: all of a QP message but the epoch and the PSN. */
@@ -54,10 +59,20 @@ export interface FinalState {
 }
 
 /**
- * Everything of one session that touches data: protection domain, memory regions, completion
- * queue, queue pair, buffers and files. The control thread drives it, in a worker or in its own thread.
+ * Everything of one session that touches data: what carries it, registered memory, buffers and
+ * files. The control thread drives it, in a worker or in its own thread.
  */
 export interface DataPath {
+  /** Passes a REQUEST to the service and gives the body of its REPLY. */
+  request(service: Service, body: unknown): Promise<unknown>;
+  /** Frees everything, exactly once. Undefined when there was no queue pair. */
+  close(): Promise<FinalState | undefined>;
+  /** Resolves when the path has ended: by a failed transfer, a broken rule, a dead port, or close. */
+  readonly failure: Promise<VerbsealError>;
+}
+
+/** A data path over a queue pair, with its protection domain and completion queue. */
+export interface QueuePairPath extends DataPath {
   /** Creates everything; the queue pair is in RESET. */
   allocate(): Promise<LocalQueuePair>;
   /**
@@ -72,10 +87,19 @@ export interface DataPath {
    * @throws IntegrityError when it was another
    */
   prove(own: Uint8Array, expected: Uint8Array): Promise<void>;
-  /** Passes a REQUEST to the service and gives the body of its REPLY. */
-  request(service: Service, body: unknown): Promise<unknown>;
-  /** Frees everything, exactly once. Undefined when there was no queue pair. */
-  close(): Promise<FinalState | undefined>;
-  /** Resolves when the path has ended: by a failed work request, a broken rule, a dead port, or close. */
-  readonly failure: Promise<VerbsealError>;
+}
+
+/** Whether the kernel seals and opens the records of a data connection, on this side. */
+export interface SealedByKernel {
+  readonly send: boolean;
+  readonly receive: boolean;
+}
+
+/** A data path over TLS connections of its own, one after the other. */
+export interface StreamPath extends DataPath {
+  /**
+   * Goes on over this connection, which is the path's from then on: with the first one services
+   * begin, each later one replaces the one before without losing a byte.
+   */
+  use(connection: TlsConnection): Promise<SealedByKernel>;
 }

@@ -1,20 +1,41 @@
 import type { ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
-import type { Hello, QueuePairNumbers, Welcome } from "../control/messages.ts";
+import type { JoinTokens } from "../control/join.ts";
+import type { Hello, QueuePairNumbers, RdmaChoices, Welcome } from "../control/messages.ts";
 import type { AgreedPath } from "../control/path.ts";
 import { errorText, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
-import type { ConnectOrder, DataPath } from "./data_path.ts";
+import type { TlsConnection } from "../tls/connection.ts";
+import type {
+  ConnectOrder,
+  DataPath,
+  QueuePairPath,
+  SealedByKernel,
+  StreamPath,
+} from "./data_path.ts";
 
 const log = logger("session");
 
-/** What was agreed, for logs and for `--json`. PSNs are those of the first packets. */
-export interface Established {
+/** What was agreed, for logs and for `--json`. */
+export type Established = RdmaEstablished | StreamEstablished;
+
+/** PSNs are those of the first packets. */
+export interface RdmaEstablished {
+  readonly transport: "rdma";
   readonly session: string;
   readonly local: QueuePairNumbers;
   readonly remote: QueuePairNumbers;
   readonly path: AgreedPath;
+  readonly choices: RdmaChoices;
+  readonly welcome: Welcome;
+}
+
+/** A session over a data connection has no numbers of queue pairs. */
+export interface StreamEstablished {
+  readonly transport: "ktls";
+  readonly session: string;
+  readonly sealedByKernel: SealedByKernel;
   readonly welcome: Welcome;
 }
 
@@ -24,7 +45,7 @@ export interface Established {
  * @param cmToken shows the peer's connection manager who asks
  */
 export type ConnectQueuePair = (
-  dataPath: DataPath,
+  dataPath: QueuePairPath,
   order: ConnectOrder,
   cmToken: Uint8Array,
 ) => Promise<Disposable>;
@@ -39,18 +60,42 @@ export const connectByTls: ConnectQueuePair = async (dataPath, order) => {
 export interface Establishment {
   readonly agreed: Established;
   readonly dataPath: DataPath;
-  /** Of the connection manager, if it was used: dispose it after the data path. */
+  /** What stays open beside the data path: dispose it after the data path. */
   readonly link: Disposable;
 }
 
-/** What one side of the exchange works with. */
+/** What sessions over queue pairs need. */
+export interface QueuePairTransport {
+  readonly psns: PsnSource;
+  /** Makes the data path, once the session is admitted. */
+  readonly openDataPath: (welcome: Welcome, choices: RdmaChoices) => QueuePairPath;
+  readonly connectQueuePair: (choices: RdmaChoices) => ConnectQueuePair;
+}
+
+/** What sessions over data connections need. */
+export interface StreamTransport {
+  /** Makes the data path, once its connection is there. */
+  readonly openDataPath: (welcome: Welcome) => StreamPath;
+  /** Data connections of this session are let in, or made, from now on. */
+  readonly link: (welcome: Welcome, tokens: JoinTokens) => StreamLink;
+}
+
+/** Where the data connections of a session come from. Disposing it ends that, and wipes the tokens. */
+export interface StreamLink extends Disposable {
+  /**
+   * The data connection of the next epoch, both tokens compared.
+   *
+   * @throws VerbsealError when it cannot be made, or the link was disposed
+   */
+  next(): Promise<TlsConnection>;
+}
+
+/** What one side of the exchange works with; a transport that is not there is not offered. */
 export interface EstablishOptions {
   readonly exchange: ClientExchange | ServerExchange;
   readonly connection: ControlConnection;
-  readonly psns: PsnSource;
-  /** Makes the data path, once the session is admitted. */
-  readonly openDataPath: (welcome: Welcome) => DataPath;
-  readonly connectQueuePair: (welcome: Welcome) => ConnectQueuePair;
+  readonly queuePairs?: QueuePairTransport | undefined;
+  readonly streams?: StreamTransport | undefined;
   /** Server: decides on a HELLO. */
   readonly admit?: (hello: Hello) => Pick<Welcome, "choices" | "limits">;
 }
@@ -59,7 +104,8 @@ export interface EstablishOptions {
 class Driver {
   dataPath: DataPath | undefined;
   link: Disposable | undefined;
-  #welcome: Welcome | undefined;
+  #allocated: { path: QueuePairPath; welcome: Welcome; choices: RdmaChoices } | undefined;
+  #linked: { link: StreamLink; welcome: Welcome } | undefined;
   #agreed: Established | undefined;
 
   constructor(private readonly options: EstablishOptions) {}
@@ -84,14 +130,14 @@ class Driver {
   async release(): Promise<void> {
     try {
       const final = await this.dataPath?.close();
-      if (final) this.options.psns.retire(final.qpn, final.sqPsn);
+      if (final) this.options.queuePairs!.psns.retire(final.qpn, final.sqPsn);
     } finally {
       this.link?.[Symbol.dispose]();
     }
   }
 
   async #take(step: Step): Promise<Step[]> {
-    const { exchange, connection, psns } = this.options;
+    const { exchange, connection } = this.options;
     switch (step.do) {
       case "send":
         await connection.sendFrame(step.frame);
@@ -99,43 +145,66 @@ class Driver {
         return [];
       case "admit":
         return (exchange as ServerExchange).admitted(this.options.admit!(step.hello));
-      case "allocate": {
-        this.#welcome = step.welcome;
-        this.dataPath = this.options.openDataPath(step.welcome);
-        const queuePair = await this.dataPath.allocate();
-        return exchange.allocated({ ...queuePair, epoch: 0, psn: psns.draw(queuePair.qpn) });
-      }
+      case "allocate":
+        return exchange.allocated(await this.#allocate(step));
       case "connect":
         await this.#connect(step);
         return exchange.connected();
       case "prove":
-        await this.#unlessInterrupted(this.dataPath!.prove(step.own, step.expected));
+        await this.#unlessInterrupted(this.#allocated!.path.prove(step.own, step.expected));
         return exchange.proved();
+      case "link": {
+        const { welcome, tokens } = step;
+        this.#linked = { welcome, link: this.options.streams!.link(welcome, tokens) };
+        this.link = this.#linked.link;
+        return [];
+      }
+      case "join":
+        await this.#join();
+        return exchange.joined();
       case "established":
         return [];
     }
   }
 
-  async #connect(step: Step & { do: "connect" }): Promise<void> {
-    const { local, remote, path, cmToken } = step;
-    const connect = this.options.connectQueuePair(this.#welcome!);
-    const connecting = connect(this.dataPath!, { local, remote, path }, cmToken);
+  async #allocate({ welcome, choices }: Step & { do: "allocate" }): Promise<QueuePairNumbers> {
+    const { psns, openDataPath } = this.options.queuePairs!;
+    const path = this.dataPath = openDataPath(welcome, choices);
+    this.#allocated = { path, welcome, choices };
+    const queuePair = await path.allocate();
+    return { ...queuePair, epoch: 0, psn: psns.draw(queuePair.qpn) };
+  }
+
+  async #connect({ local, remote, path, cmToken }: Step & { do: "connect" }): Promise<void> {
+    const { path: dataPath, welcome, choices } = this.#allocated!;
+    const connect = this.options.queuePairs!.connectQueuePair(choices);
+    const connecting = connect(dataPath, { local, remote, path }, cmToken);
     try {
       this.link = await this.#unlessInterrupted(connecting);
     } catch (error) {
       connecting.then((late) => late[Symbol.dispose](), () => {});
       throw error;
     }
-    this.#agreed = {
-      session: this.#welcome!.session,
-      local,
-      remote,
-      path,
-      welcome: this.#welcome!,
-    };
+    const { session } = welcome;
+    this.#agreed = { transport: "rdma", session, local, remote, path, choices, welcome };
   }
 
-  /** Awaits work on the queue pair, or the connection's end if that comes first: nobody takes frames meanwhile. */
+  async #join(): Promise<void> {
+    const { link, welcome } = this.#linked!;
+    const path = this.options.streams!.openDataPath(welcome);
+    this.dataPath = path;
+    const joining = link.next();
+    try {
+      const sealedByKernel = await path.use(await this.#unlessInterrupted(joining));
+      const { session } = welcome;
+      this.#agreed = { transport: "ktls", session, sealedByKernel, welcome };
+    } catch (error) {
+      joining.then((late) => late.abort(), () => {});
+      throw error;
+    }
+  }
+
+  /** Awaits work on what carries data, or the connection's end if that comes first: nobody takes frames meanwhile. */
   async #unlessInterrupted<T>(work: Promise<T>): Promise<T> {
     const { connection, exchange } = this.options;
     const done = await Promise.race([

@@ -11,10 +11,10 @@ import type { QueuePair } from "../rdma/queue_pair.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type {
   ConnectOrder,
-  DataPath,
-  DataPathOptions,
   FinalState,
   LocalQueuePair,
+  QueuePairPath,
+  QueuePairPathOptions,
 } from "./data_path.ts";
 import { Breather } from "../rdma/breather.ts";
 import { bringUp } from "./bring_up.ts";
@@ -47,12 +47,12 @@ interface Resources {
   readonly transfers: Transfers;
 }
 
-/** A data path in this thread. */
-export class LocalDataPath implements DataPath, ServiceAccess {
+/** A data path over a queue pair, in this thread. */
+export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly failure: Promise<VerbsealError>;
   readonly #fail: (error: VerbsealError) => void;
   readonly #device: Device;
-  readonly #options: DataPathOptions;
+  readonly #options: QueuePairPathOptions;
   readonly #definitions: readonly ServiceDefinition[];
   readonly #services = new Map<Service, SessionService>();
   readonly #servicesByKind = new Map<number, SessionService>();
@@ -70,7 +70,7 @@ export class LocalDataPath implements DataPath, ServiceAccess {
    */
   constructor(
     device: Device,
-    options: DataPathOptions,
+    options: QueuePairPathOptions,
     definitions: readonly ServiceDefinition[],
   ) {
     const failure = Promise.withResolvers<VerbsealError>();

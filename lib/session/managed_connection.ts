@@ -10,7 +10,7 @@ import {
   type IncomingConnection,
 } from "../rdma/verbs/connection_manager.ts";
 import { RETRY_COUNT, RNR_RETRY } from "./bring_up.ts";
-import type { ConnectOrder, DataPath } from "./data_path.ts";
+import type { ConnectOrder, QueuePairPath } from "./data_path.ts";
 import type { ConnectQueuePair } from "./establish.ts";
 
 /** Requests that nobody expects yet: strangers' ones, and those faster than our own side. */
@@ -126,7 +126,7 @@ export class ManagedServer implements Disposable {
 
   async #accept(
     connection: IncomingConnection,
-    dataPath: DataPath,
+    dataPath: QueuePairPath,
     order: ConnectOrder,
   ): Promise<void> {
     await dataPath.connect({ ...order, managed: agreedAttributes(connection, order) });

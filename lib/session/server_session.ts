@@ -1,5 +1,14 @@
 import { ServerExchange } from "../control/exchange.ts";
-import type { Connect, Hello, Provider, Service, Welcome } from "../control/messages.ts";
+import type {
+  Connect,
+  Hello,
+  Offers,
+  Provider,
+  RdmaChoices,
+  Service,
+  Transport,
+  Welcome,
+} from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
@@ -13,7 +22,7 @@ import {
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPath, DataPathOptions, PortChoice } from "./data_path.ts";
+import type { DataPath, PortChoice, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
 import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
 import type { Limits } from "./limits.ts";
 import { checkManageable } from "./managed_connection.ts";
@@ -26,11 +35,13 @@ export interface ServerContext {
   readonly admission: Admission;
   readonly psns: PsnSource;
   readonly services: readonly Service[];
+  /** What this server carries data by. */
+  readonly transports: readonly Transport[];
   /** Ways to bring a queue pair up that this server offers. */
   readonly connectQueuePair: Partial<Record<Connect, ConnectQueuePair>>;
   /** The port for a client that reached this address of ours. */
   readonly selectPort: (localAddress: string) => PortChoice;
-  readonly openDataPath: (options: DataPathOptions) => DataPath;
+  readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
 }
 
 /** One client's session, from its TCP connection to the last log line. */
@@ -70,21 +81,12 @@ export class ServerSession {
     });
     try {
       agreed = await this.#establish();
-      const { session, local, remote } = agreed;
       log.info("session established", {
-        session,
+        session: agreed.session,
         peer,
         ...this.#identityFields(),
         agent: this.#agent,
-        device: this.#port?.device,
-        peerProvider: this.#peerProvider,
-        qpn: local.qpn,
-        psn: hex24(local.psn),
-        gid: local.gid,
-        peerQpn: remote.qpn,
-        peerPsn: hex24(remote.psn),
-        peerGid: remote.gid,
-        mtu: agreed.path.mtu,
+        ...this.#facts(agreed),
       });
       log.info("session ended", ended({ reason: await this.#serve() }));
     } catch (error) {
@@ -109,6 +111,25 @@ export class ServerSession {
     if (!this.#loop) this.#cutOff(new VerbsealError("shutdown", "the server is stopping"));
   }
 
+  /** What carries the session's data. */
+  #facts(agreed: Established): Record<string, unknown> {
+    const { transport } = agreed;
+    if (transport === "ktls") return { transport, ...agreed.sealedByKernel };
+    const { local, remote, path } = agreed;
+    return {
+      transport,
+      device: this.#port?.device,
+      peerProvider: this.#peerProvider,
+      qpn: local.qpn,
+      psn: hex24(local.psn),
+      gid: local.gid,
+      peerQpn: remote.qpn,
+      peerPsn: hex24(remote.psn),
+      peerGid: remote.gid,
+      mtu: path.mtu,
+    };
+  }
+
   #cutOff(why: VerbsealError): void {
     this.#cut ??= why;
     this.#incoming.abort();
@@ -129,10 +150,12 @@ export class ServerSession {
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),
         connection,
-        psns: this.#context.psns,
         admit: (hello) => this.#admit(hello, tls.localAddress.hostname),
-        openDataPath: (welcome) => this.#openDataPath(welcome),
-        connectQueuePair: ({ choices }) => this.#context.connectQueuePair[choices.connect]!,
+        queuePairs: {
+          psns: this.#context.psns,
+          openDataPath: (welcome, choices) => this.#openQueuePairPath(welcome, choices),
+          connectQueuePair: ({ connect }) => this.#context.connectQueuePair[connect]!,
+        },
       });
       this.#dataPath = dataPath;
       this.#link = link;
@@ -155,16 +178,14 @@ export class ServerSession {
   }
 
   #admit({ offers, agent }: Hello, localAddress: string): Pick<Welcome, "choices" | "limits"> {
-    const { limits, services, connectQueuePair, admission } = this.#context;
-    const connect = offers.connect.find((way) => connectQueuePair[way]);
-    if (!connect) {
+    const { limits, services, transports, admission } = this.#context;
+    const transport = offers.transports.find((way) => transports.includes(way));
+    if (!transport) {
       throw new RefusedError(
-        "connect",
-        `this server connects queue pairs by ${Object.keys(connectQueuePair).join(" or ")} only`,
+        "transport",
+        `this server carries data by ${transports.join(" or ")} only`,
+        "ask for another --transport, or start the server with it",
       );
-    }
-    if (!offers.seal.includes("off")) {
-      throw new RefusedError("seal", "this server cannot seal what RDMA carries");
     }
     const common = services.filter((service) => offers.services.includes(service));
     if (common.length === 0) {
@@ -172,17 +193,10 @@ export class ServerSession {
     }
     this.#agent = agent;
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname));
-    const [peerProvider] = offers.providers;
-    const port = this.#context.selectPort(localAddress);
-    if (connect === "cm") {
-      for (const each of [port.provider, peerProvider]) {
-        checkManageable(each);
-      }
-    }
-    this.#port = port;
-    this.#peerProvider = peerProvider;
     return {
-      choices: { provider: port.provider, connect, seal: "off", services: common },
+      choices: transport === "rdma"
+        ? this.#chooseQueuePair(offers, common, localAddress)
+        : { transport, services: common },
       limits: {
         messageBytes: limits.messageBytes,
         registeredBytes: limits.lentBytes,
@@ -191,13 +205,38 @@ export class ServerSession {
     };
   }
 
-  #openDataPath(welcome: Welcome): DataPath {
+  /** The schema of HELLO sees to it that who offers RDMA says how. */
+  #chooseQueuePair(offers: Offers, services: Service[], localAddress: string): RdmaChoices {
+    const { connectQueuePair } = this.#context;
+    const connect = offers.connect!.find((way) => connectQueuePair[way]);
+    if (!connect) {
+      throw new RefusedError(
+        "connect",
+        `this server connects queue pairs by ${Object.keys(connectQueuePair).join(" or ")} only`,
+      );
+    }
+    if (!offers.seal!.includes("off")) {
+      throw new RefusedError("seal", "this server cannot seal what RDMA carries");
+    }
+    const [peerProvider] = offers.providers!;
+    const port = this.#context.selectPort(localAddress);
+    if (connect === "cm") {
+      for (const each of [port.provider, peerProvider]) {
+        checkManageable(each);
+      }
+    }
+    this.#port = port;
+    this.#peerProvider = peerProvider;
+    return { transport: "rdma", provider: port.provider, connect, seal: "off", services };
+  }
+
+  #openQueuePairPath({ limits }: Welcome, { services }: RdmaChoices): QueuePairPath {
     return this.#context.openDataPath({
       port: this.#port!,
       peerProvider: this.#peerProvider!,
       side: "server",
-      messageBytes: welcome.limits.messageBytes,
-      services: welcome.choices.services,
+      messageBytes: limits.messageBytes,
+      services,
     });
   }
 

@@ -1,7 +1,7 @@
 import { ProtocolError, toPlainError } from "../errors.ts";
 import type { Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
-import type { DataPathOptions, FinalState } from "./data_path.ts";
+import type { FinalState, QueuePairPathOptions } from "./data_path.ts";
 import { LocalDataPath } from "./local_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
@@ -62,7 +62,7 @@ export class WorkerHost {
     }
   }
 
-  #open(session: number, options: DataPathOptions, standardPort: boolean): void {
+  #open(session: number, options: QueuePairPathOptions, standardPort: boolean): void {
     const definitions = this.#definitions ??= this.define();
     const shared = this.#device(options.port.device, standardPort);
     const path = new LocalDataPath(shared.device, options, definitions);

@@ -1,10 +1,10 @@
 import type { PlainError } from "../errors.ts";
-import type { DataPath, DataPathOptions } from "./data_path.ts";
+import type { QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
 
 /** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
-interface Methods extends Omit<DataPath, "failure"> {
+interface Methods extends Omit<QueuePairPath, "failure"> {
   /** @param standardPort the embedded provider may take the UDP port that devices send to */
-  open(options: DataPathOptions, standardPort: boolean): Promise<void>;
+  open(options: QueuePairPathOptions, standardPort: boolean): Promise<void>;
   stop(): Promise<void>;
 }
 

@@ -3,10 +3,10 @@ import { fromPlainError, VerbsealError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import type {
   ConnectOrder,
-  DataPath,
-  DataPathOptions,
   FinalState,
   LocalQueuePair,
+  QueuePairPath,
+  QueuePairPathOptions,
 } from "./data_path.ts";
 import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
 
@@ -88,7 +88,7 @@ class DataWorker {
 }
 
 /** A data path in a worker, as the control thread sees it. */
-class WorkerDataPath implements DataPath {
+class WorkerDataPath implements QueuePairPath {
   readonly failure: Promise<VerbsealError>;
   readonly #opened: Promise<void>;
   #closed: Promise<FinalState | undefined> | undefined;
@@ -96,7 +96,7 @@ class WorkerDataPath implements DataPath {
   constructor(
     private readonly worker: DataWorker,
     private readonly session: number,
-    options: DataPathOptions,
+    options: QueuePairPathOptions,
     standardPort: boolean,
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
@@ -151,7 +151,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#workers = Array.from({ length: count }, () => this.#startWorker());
   }
 
-  openDataPath(options: DataPathOptions): DataPath {
+  openDataPath(options: QueuePairPathOptions): QueuePairPath {
     const [first] = this.#workers;
     const needsFirst = options.port.provider === "roce" && options.peerProvider === "verbs";
     const worker = needsFirst

@@ -8,22 +8,50 @@ import {
 } from "../../lib/control/exchange.ts";
 import { type FrameName, FrameType, makeFrame } from "../../lib/control/frame.ts";
 import {
+  type Choices,
   decode,
   encode,
   type Message,
   type QueuePairNumbers,
+  type Transport,
   type Welcome,
 } from "../../lib/control/messages.ts";
-import { ProtocolError, RdmaError, RefusedError } from "../../lib/errors.ts";
+import { IntegrityError, ProtocolError, RdmaError, RefusedError } from "../../lib/errors.ts";
 
 const hello: ConstructorParameters<typeof ClientExchange>[0] = {
-  offers: { providers: ["verbs"], connect: ["tls"], seal: ["off"], services: ["messages"] },
+  offers: {
+    transports: ["rdma"],
+    providers: ["verbs"],
+    connect: ["tls"],
+    seal: ["off"],
+    services: ["messages"],
+  },
   agent: "test",
 };
 
-const conditions: Pick<Welcome, "choices" | "limits"> = {
-  choices: { provider: "verbs", connect: "tls", seal: "off", services: ["messages"] },
+type Conditions<T extends Transport = Transport> = Pick<Welcome, "limits"> & {
+  readonly choices: Extract<Choices, { readonly transport: T }>;
+};
+
+const conditions: Conditions<"rdma"> = {
+  choices: {
+    transport: "rdma",
+    provider: "verbs",
+    connect: "tls",
+    seal: "off",
+    services: ["messages"],
+  },
   limits: { messageBytes: 65536, registeredBytes: 65536, idleSeconds: 30 },
+};
+
+const streamHello: typeof hello = {
+  offers: { transports: ["ktls"], services: ["messages"] },
+  agent: "test",
+};
+
+const streamConditions: Conditions<"ktls"> = {
+  ...conditions,
+  choices: { transport: "ktls", services: ["messages"] },
 };
 
 function numbers(qpn: number, psn: number): QueuePairNumbers {
@@ -52,7 +80,11 @@ function counter(seed: number): RandomBytes {
 type Side = ClientExchange | ServerExchange;
 
 /** Runs both sides against each other and returns what each was asked to do. */
-function converse(client: ClientExchange, server: ServerExchange): { [side: string]: Step[] } {
+function converse(
+  client: ClientExchange,
+  server: ServerExchange,
+  granted: Conditions = conditions,
+): { client: Step[]; server: Step[] } {
   const done = { client: [] as Step[], server: [] as Step[] };
   const queue: [Side, Step][] = client.start().map((step) => [client, step]);
   const later = (side: Side, steps: Step[]) =>
@@ -62,10 +94,11 @@ function converse(client: ClientExchange, server: ServerExchange): { [side: stri
     const other = side === client ? server : client;
     (side === client ? done.client : done.server).push(step);
     if (step.do === "send") later(other, other.receive(step.frame));
-    else if (step.do === "admit") later(server, server.admitted(conditions));
+    else if (step.do === "admit") later(server, server.admitted(granted));
     else if (step.do === "allocate") {
       later(side, side.allocated(side === client ? clientNumbers : serverNumbers));
     } else if (step.do === "connect") later(side, side.connected());
+    else if (step.do === "join") later(side, side.joined());
     else if (step.do === "prove") later(side, side.proved());
   }
   return done;
@@ -81,9 +114,9 @@ Deno.test("the exchange goes through its steps in the order of the diagram", () 
   const done = converse(client, server);
   const names = (steps: Step[]) =>
     steps.map((s) => s.do === "send" ? decode(s.frame).name : s.do).join(" ");
-  assertEquals(names(done.client!), "HELLO SECRET allocate QP connect READY prove established");
+  assertEquals(names(done.client), "HELLO SECRET allocate QP connect READY prove established");
   assertEquals(
-    names(done.server!),
+    names(done.server),
     "admit WELCOME SECRET allocate QP connect READY prove established",
   );
   assertEquals([client.state, server.state], ["ESTABLISHED", "ESTABLISHED"]);
@@ -91,8 +124,8 @@ Deno.test("the exchange goes through its steps in the order of the diagram", () 
 
 Deno.test("both sides connect with exactly the numbers of the other, and the smaller of the limits", () => {
   const done = converse(new ClientExchange(hello), new ServerExchange());
-  const client = step(done.client!, "connect");
-  const server = step(done.server!, "connect");
+  const client = step(done.client, "connect");
+  const server = step(done.server, "connect");
   assertEquals([client.local, client.remote], [clientNumbers, serverNumbers]);
   assertEquals([server.local, server.remote], [serverNumbers, clientNumbers]);
   assertEquals(client.path, { mtu: 1024, maxRdAtomic: 4, maxDestRdAtomic: 2 });
@@ -101,12 +134,12 @@ Deno.test("both sides connect with exactly the numbers of the other, and the sma
 
 Deno.test("each side expects the proof that the other sends, and the two differ", () => {
   const done = converse(new ClientExchange(hello), new ServerExchange());
-  const client = step(done.client!, "prove");
-  const server = step(done.server!, "prove");
+  const client = step(done.client, "prove");
+  const server = step(done.server, "prove");
   assertEquals(client.own, server.expected);
   assertEquals(server.own, client.expected);
   assertNotEquals(client.own, client.expected);
-  assertEquals(step(done.client!, "connect").cmToken, step(done.server!, "connect").cmToken);
+  assertEquals(step(done.client, "connect").cmToken, step(done.server, "connect").cmToken);
 });
 
 Deno.test("proofs depend on both secrets and on the transcript", () => {
@@ -115,7 +148,7 @@ Deno.test("proofs depend on both secrets and on the transcript", () => {
       converse(
         new ClientExchange({ ...hello, agent }, counter(clientSeed)),
         new ServerExchange(counter(serverSeed)),
-      ).client!,
+      ).client,
       "prove",
     ).own.join();
   assertEquals(proof(1, 2, "a"), proof(1, 2, "a"));
@@ -134,6 +167,62 @@ Deno.test("secrets are wiped once the keys are derived", () => {
   };
   converse(new ClientExchange(hello, keep), new ServerExchange());
   assert(secrets[0]!.every((byte) => byte === 0), "the first random bytes are the secret");
+});
+
+Deno.test("over a data connection no queue pair is made, and the server expects it before it welcomes", () => {
+  const client = new ClientExchange(streamHello);
+  const server = new ServerExchange();
+  const done = converse(client, server, streamConditions);
+  const names = (steps: Step[]) =>
+    steps.map((s) => s.do === "send" ? decode(s.frame).name : s.do).join(" ");
+  assertEquals(names(done.client), "HELLO SECRET link join READY established");
+  assertEquals(names(done.server), "admit link WELCOME SECRET join READY established");
+  assertEquals([client.state, server.state], ["ESTABLISHED", "ESTABLISHED"]);
+});
+
+Deno.test("data connections have tokens of their session, side and epoch", () => {
+  const tokens = () => {
+    const done = converse(new ClientExchange(streamHello), new ServerExchange(), streamConditions);
+    return [step(done.client, "link").tokens, step(done.server, "link").tokens] as const;
+  };
+  const [client, server] = tokens();
+  for (const epoch of [0, 1, 2 ** 32 - 1]) {
+    server.check(epoch, client.own(epoch));
+    client.check(epoch, server.own(epoch));
+  }
+  const [stranger] = tokens();
+  const wrong = [client.own(0), server.own(1), stranger.own(1), new Uint8Array(32)];
+  for (const token of wrong) {
+    assertEquals(assertThrows(() => server.check(1, token), IntegrityError).code, "join_token");
+  }
+});
+
+Deno.test("a server cannot choose a transport that the client did not offer", () => {
+  const welcome = { version: 1, session: "A".repeat(22), nonce: btoa("n".repeat(32)) } as const;
+  const offered = [[hello, streamConditions], [streamHello, conditions]] as const;
+  for (const [offer, granted] of offered) {
+    const client = new ClientExchange(offer);
+    client.start();
+    const frame = encode({ name: "WELCOME", body: { ...welcome, ...granted } });
+    assertThrows(() => client.receive(frame), ProtocolError, "offered");
+  }
+});
+
+Deno.test("who offers RDMA says how, and who does not says nothing of it", () => {
+  const wrong: [Record<string, unknown>, string][] = [
+    [{ ...hello.offers, transports: ["ktls"] }, "belong to"],
+    [{ ...streamHello.offers, transports: ["rdma"] }, "belong to"],
+    [{ ...hello.offers, transports: [] }, "transports"],
+    [{ ...hello.offers, transports: ["tcp"] }, "transports"],
+    [{ ...hello.offers, transports: undefined }, "transports"],
+  ];
+  for (const [offers, says] of wrong) {
+    const body = { version: 1, nonce: btoa("n".repeat(32)), agent: "test", offers };
+    const frame = makeFrame("HELLO", new TextEncoder().encode(JSON.stringify(body)));
+    const error = assertThrows(() => serverIn("AWAIT_HELLO").receive(frame), ProtocolError);
+    assertEquals(error.code, "schema");
+    assert(error.message.includes(says), error.message);
+  }
 });
 
 /** The server up to a state, and the client that brought it there. */

@@ -81,6 +81,7 @@ export class ServerEnd implements AsyncDisposable {
       admission: new Admission(limits),
       psns: new PsnSource(),
       services: serviceNames(services),
+      transports: ["rdma"],
       connectQueuePair: { tls: connectByTls },
       // Without the memory of portChooser: the interface's MTU changes between sessions.
       selectPort: (localAddress) => portChoice(selectPort(device, localAddress)),
@@ -127,6 +128,7 @@ async function useServices(
   assertSameBytes(read, written, "what was written to the lent memory");
   const { sha256: put } = await files.put(session, file, name);
   const { sha256: got } = await files.get(session, name, copy);
+  if (session.agreed.transport !== "rdma") throw new Error("RDMA was asked for");
   const { local, remote, path } = session.agreed;
   return { pathMtu: path.mtu, localGid: local.gid, remoteGid: remote.gid, put, got };
 }

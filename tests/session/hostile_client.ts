@@ -61,6 +61,7 @@ export class HostileClient implements Disposable {
   readonly #frames: Frame[] = [];
   readonly #exchange = new ClientExchange({
     offers: {
+      transports: ["rdma"],
       providers: [provider.name],
       connect: ["tls"],
       seal: ["off"],

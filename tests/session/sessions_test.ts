@@ -9,7 +9,9 @@ serverTest(
     const psns = new Set<number>();
     for (let count = 0; count < 2; count++) {
       await using client = await openClient(workspace, server);
-      const { session, local, remote, path } = client.session.agreed;
+      const { agreed } = client.session;
+      assert(agreed.transport === "rdma");
+      const { session, local, remote, path } = agreed;
       const line = await server.logged((candidate) =>
         candidate.message === "session established" && candidate.session === session
       );

@@ -3,11 +3,11 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { deadline } from "@std/async/deadline";
 import { RdmaError, VerbsealError } from "../../lib/errors.ts";
-import type { DataPath, DataPathOptions } from "../../lib/session/data_path.ts";
+import type { QueuePairPath, QueuePairPathOptions } from "../../lib/session/data_path.ts";
 import { WorkerPool } from "../../lib/session/worker_pool.ts";
 import { startWorkers } from "../../lib/services/server_services.ts";
 
-const options: DataPathOptions = {
+const options: QueuePairPathOptions = {
   port: {
     provider: "verbs",
     device: "none",
@@ -50,11 +50,13 @@ Deno.test("another worker takes the place of one that died", async () => {
 /** Real workers with the embedded provider on an address that no other test uses. */
 async function withEmbeddedWorkers(
   address: string,
-  test: (udpPort: (peerProvider: DataPathOptions["peerProvider"]) => Promise<number>) => unknown,
+  test: (
+    udpPort: (peerProvider: QueuePairPathOptions["peerProvider"]) => Promise<number>,
+  ) => unknown,
 ): Promise<void> {
   const log = { level: "error", format: "text" } as const;
   await using pool = startWorkers({ root: undefined, lentBytes: 4096, log }, 3);
-  const paths: DataPath[] = [];
+  const paths: QueuePairPath[] = [];
   const port = { ...options.port, provider: "roce", device: `roce:${address}` } as const;
   try {
     await test(async (peerProvider) => {

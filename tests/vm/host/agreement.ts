@@ -6,6 +6,7 @@ import {
   decode,
   type Hello,
   type QueuePairNumbers,
+  type RdmaChoices,
   type Welcome,
 } from "../../../lib/control/messages.ts";
 import type { Chunk } from "./capture.ts";
@@ -25,7 +26,7 @@ export interface End {
 /** What was agreed in one TLS connection. */
 export interface Agreement {
   readonly session: string;
-  readonly connect: Welcome["choices"]["connect"];
+  readonly connect: RdmaChoices["connect"];
   /** Path MTU in bytes. */
   readonly mtu: number;
   readonly client: End;
@@ -57,8 +58,7 @@ export function readAgreement(chunks: readonly Chunk[]): Agreement {
   ) as [Hello, Uint8Array, Welcome, Uint8Array, QueuePairNumbers, QueuePairNumbers];
   const context = {
     epoch: 0,
-    clientQpn: clientNumbers.qpn,
-    serverQpn: serverNumbers.qpn,
+    qpns: { client: clientNumbers.qpn, server: serverNumbers.qpn },
   };
   const transcript = createHash("sha256");
   for (const { frame } of said) transcript.update(frame.bytes);
@@ -79,7 +79,7 @@ export function readAgreement(chunks: readonly Chunk[]): Agreement {
   });
   return {
     session: welcome.session,
-    connect: welcome.choices.connect,
+    connect: (welcome.choices as RdmaChoices).connect,
     mtu: Math.min(clientNumbers.mtu, serverNumbers.mtu),
     client: end("client", clientNumbers, hello, clientSecret),
     server: end("server", serverNumbers, welcome, serverSecret),
