@@ -48,6 +48,7 @@ export class IdentityScene implements AsyncDisposable {
       admission: new Admission(defaultLimits),
       psns: new PsnSource(),
       services: serviceNames(services),
+      transports: ["rdma"],
       connectQueuePair: { tls: connectByTls },
       selectPort: portChooser(provider.device),
       openDataPath: (path) => workers.openDataPath(path),
