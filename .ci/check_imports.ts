@@ -24,6 +24,7 @@ const HEIGHTS = new Map([
   ["lib/telemetry", 2],
   ["lib/errors.ts", 1],
   ["lib/exists.ts", 1],
+  ["lib/byte_size.ts", 1],
   ["ffi", 0],
 ]);
 

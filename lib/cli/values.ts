@@ -1,6 +1,7 @@
 import { InvalidArgumentError } from "commander";
 import { isIP } from "node:net";
 import { domainToASCII } from "node:url";
+import { parseByteSize } from "../byte_size.ts";
 import type { Endpoint } from "../tls/connection.ts";
 
 /** A parser of one value on the command line; throws InvalidArgumentError, which names the option. */
@@ -15,16 +16,13 @@ export function wholeNumber(least: number, most: number): Parse<number> {
   };
 }
 
-const byteUnits = ["", "k", "m", "g", "t"];
-
-/** A number of bytes from `least` to `most`: `4096`, `4k`, `4KiB`, `1M`, `1MiB`, `2G`, `1T`. */
+/** A number of bytes from `least` to `most`, written as {@linkcode parseByteSize} takes it. */
 export function byteSize(least: number, most: number): Parse<number> {
   return (text) => {
-    const [, digits, unit] = /^(\d+)(|[kmgt](?:i?b)?)$/i.exec(text) ?? [];
-    if (digits === undefined || unit === undefined || /^.b$/i.test(unit)) {
+    const value = parseByteSize(text);
+    if (value === undefined) {
       throw new InvalidArgumentError("It must be a number of bytes, such as 4096, 4k or 1MiB.");
     }
-    const value = Number(digits) * 1024 ** byteUnits.indexOf(unit.slice(0, 1).toLowerCase());
     if (value >= least && value <= most) return value;
     throw new InvalidArgumentError(`It must be from ${least} to ${most} bytes.`);
   };
