@@ -1,5 +1,6 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
+import type { X509Certificate } from "node:crypto";
 import { TlsError } from "../errors.ts";
 import { generateKeys, type KeyType } from "./key_types.ts";
 import { type CertificateAndKey, type Identity, loadPair, readCertificates } from "./trust.ts";
@@ -50,14 +51,14 @@ export async function loadAuthority(directory: string): Promise<Authority> {
   const file = `${directory}/ca.pem`;
   const otherwise = "name the authority's folder with --directory";
   const pair = await loadPair({ cert: file, key: `${directory}/ca.key` }, otherwise);
-  if (!pair.leaf.ca) {
+  if (!pair.certificates[0].ca) {
     throw new TlsError(
       "not_an_authority",
       `The certificate in ${file} is no authority's`,
       `Create an authority with verbseal certs init, or ${otherwise}`,
     );
   }
-  const certificate = new x509.X509Certificate(pair.leaf.toString());
+  const certificate = new x509.X509Certificate(pair.certificates[0].toString());
   if (certificate.notAfter.getTime() < Date.now()) {
     throw new TlsError(
       "authority_not_valid",
@@ -87,17 +88,27 @@ async function signingKeyOf(
   }
 }
 
-/**
- * Reads a certificate that the authority has signed: the first of the file.
- *
- * @throws TlsError if it is another's, or the authority's own
- */
+/** Reads a certificate that the authority has signed; otherwise as {@linkcode checkIssued}. */
 export async function loadIssued(
   authority: Authority,
   path: string,
 ): Promise<x509.X509Certificate> {
   const { certificates: [first] } = await readCertificates(path, "name another file");
-  const certificate = new x509.X509Certificate(first.toString());
+  return await checkIssued(authority, path, first);
+}
+
+/**
+ * The certificate, which the authority has signed.
+ *
+ * @param path where it comes from
+ * @throws TlsError if it is another's, or the authority's own
+ */
+export async function checkIssued(
+  authority: Authority,
+  path: string,
+  parsed: X509Certificate,
+): Promise<x509.X509Certificate> {
+  const certificate = new x509.X509Certificate(parsed.toString());
   const issuer = authority.certificate;
   if (certificate.serialNumber === issuer.serialNumber && certificate.subject === issuer.subject) {
     throw new TlsError(

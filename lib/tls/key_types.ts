@@ -30,11 +30,6 @@ export interface KeyAlgorithmFacts {
   readonly modulusLength?: number;
 }
 
-/** The type of a key; undefined if no certificates are made for its like. */
-export function keyTypeOf(algorithm: KeyAlgorithmFacts): KeyType | undefined {
-  return keyTypes.find((type) => keyName(algorithms[type]) === keyName(algorithm));
-}
-
 /** What a kind of key is called: `ECDSA P-256`, `Ed25519`, `RSA 4096`. */
 export function keyName({ name, namedCurve, modulusLength }: KeyAlgorithmFacts): string {
   return [name.replace(/^RSA.*/, "RSA"), namedCurve, modulusLength]

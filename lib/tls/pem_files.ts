@@ -13,6 +13,8 @@ export interface PemFile {
   readonly path: string;
   readonly text: string;
   readonly mode: number;
+  /** Whom it is to belong to, where that is not this user. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 }
 
 /** The two files of a certificate: `NAME.pem` and `NAME.key`. */
@@ -25,6 +27,18 @@ export function identityFiles(
     { path: `${directory}/${name}.pem`, text: certificate, mode: publicMode },
     { path: `${directory}/${name}.key`, text: key, mode: secretMode },
   ];
+}
+
+/** Such a file in the place of one that there is: for the same owner, with the same mode. */
+export async function replacement(path: string, text: string): Promise<PemFile> {
+  const real = await Deno.realPath(path);
+  const { mode, uid, gid } = await Deno.stat(real);
+  return {
+    path: real,
+    text,
+    mode: (mode ?? secretMode) & 0o777,
+    ...(uid === null || gid === null ? {} : { owner: { uid, gid } }),
+  };
 }
 
 /**
@@ -45,10 +59,10 @@ export async function writeFiles(
   try {
     await Deno.mkdir(directory, { recursive: true });
     if (!options.overwrite) await refuseExisting(paths);
-    for (const { path, text, mode } of files) {
-      const temporary = `${path}.${crypto.randomUUID()}`;
-      staged.set(temporary, path);
-      await writeNew(temporary, text, mode);
+    for (const file of files) {
+      const temporary = `${file.path}.${crypto.randomUUID()}`;
+      staged.set(temporary, file.path);
+      await writeNew(temporary, file);
     }
     for (const [temporary, path] of staged) {
       // A link, unlike a rename, fails where somebody else was faster.
@@ -61,7 +75,7 @@ export async function writeFiles(
     throw new VerbsealError(
       "certificates_not_written",
       `Certificates cannot be written to ${directory}: ${errorText(error)}`,
-      "Choose a folder that you may write to with --directory",
+      "Let this user write there, or choose another folder with --directory",
       { cause: error },
     );
   } finally {
@@ -81,8 +95,13 @@ async function refuseExisting(paths: readonly string[]): Promise<void> {
   }
 }
 
-async function writeNew(path: string, text: string, mode: number): Promise<void> {
+async function writeNew(path: string, { text, mode, owner }: PemFile): Promise<void> {
   using file = await Deno.open(path, { write: true, createNew: true, mode });
+  if (owner !== undefined) {
+    await Deno.chown(path, owner.uid, owner.gid);
+    // The mask for new files may have taken from it what a group needs.
+    await Deno.chmod(path, mode);
+  }
   writeText(file, text);
   await file.sync();
 }

@@ -24,8 +24,8 @@ const makeOne = "Create certificates with verbseal certs init";
 /** A certificate and its key, as they are in files and as objects. */
 export interface CertificateAndKey {
   readonly identity: Identity;
-  /** The first of the certificate's file; its authorities may follow it there. */
-  readonly leaf: X509Certificate;
+  /** The certificate, and what follows it in its file: its authorities. */
+  readonly certificates: readonly [X509Certificate, ...X509Certificate[]];
   readonly privateKey: KeyObject;
 }
 
@@ -38,7 +38,10 @@ export interface CertificateAndKey {
 export async function loadServerIdentity(
   files: { cert: string; key: string },
 ): Promise<Identity> {
-  const { identity, leaf } = await loadPair(files, "name other files with --cert and --key");
+  const { identity, certificates: [leaf] } = await loadPair(
+    files,
+    "name other files with --cert and --key",
+  );
   checkLeaf(files.cert, leaf);
   return identity;
 }
@@ -54,17 +57,17 @@ export async function loadPair(
   files: { cert: string; key: string },
   otherwise: string,
 ): Promise<CertificateAndKey> {
-  const { text: certificate, certificates: [leaf] } = await readCertificates(files.cert, otherwise);
+  const { text: certificate, certificates } = await readCertificates(files.cert, otherwise);
   const key = await readKey(files.key, otherwise);
   const privateKey = parseKey(files.key, key);
-  if (!leaf.checkPrivateKey(privateKey)) {
+  if (!certificates[0].checkPrivateKey(privateKey)) {
     throw new TlsError(
       "key_mismatch",
       `The key in ${files.key} does not belong to the certificate in ${files.cert}`,
       `Bring together a certificate and its own key, or ${otherwise}`,
     );
   }
-  return { identity: { certificate, key }, leaf, privateKey };
+  return { identity: { certificate, key }, certificates, privateKey };
 }
 
 /**

@@ -124,3 +124,22 @@ Deno.test("certs revoke puts certificates and serial numbers on the list, and re
     await Deno.remove(directory, { recursive: true });
   }
 });
+
+Deno.test("certs renew changes the pin, unless the key is to be kept", async () => {
+  const directory = await Deno.makeTempDir();
+  const file = `${directory}/server.pem`;
+  const certs = (...args: string[]) => verbseal("certs", ...args, "--directory", directory);
+  const pin = async () => (await verbseal("certs", "pin", file)).stdout;
+  try {
+    await certs("init");
+    const first = await pin();
+    const kept = await certs("renew", file, "--keep-key", "--days", "90", "--json");
+    assertEquals(JSON.parse(kept.stdout).keyKept, true);
+    assertEquals(await pin(), first);
+    const renewed = await certs("renew", file, `${directory}/client.pem`);
+    assertEquals(renewed.stdout.match(/with a new key/g)?.length, 2);
+    assertEquals(await pin() === first, false);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
