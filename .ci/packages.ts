@@ -2,7 +2,14 @@
 import { VerbsealError } from "../lib/errors.ts";
 import { exists } from "../lib/exists.ts";
 
-const LIBRARIES = ["libibverbs1", "ibverbs-providers", "librdmacm1", "libffi8", "openssl"];
+const LIBRARIES = [
+  "libibverbs1",
+  "ibverbs-providers",
+  "librdmacm1",
+  "libffi8",
+  "libssl3",
+  "openssl",
+];
 
 /** Packages by what they are for. */
 export const PACKAGES = {

@@ -3,65 +3,96 @@ import { pointerOf } from "./layout.ts";
 import { constants } from "node:os";
 
 /** Events taken from the kernel by one call. */
-const batch = 64;
+const batch = 256;
+
+type Waiter = PromiseWithResolvers<boolean>;
+
+/** Who waits for a descriptor. */
+interface Interest {
+  readable?: Waiter | undefined;
+  writable?: Waiter | undefined;
+}
 
 /**
- * This thread's one blocking wait. Completion channels, asynchronous events and connection
- * manager events all wake through one epoll descriptor, because each non-blocking FFI call
+ * This thread's one blocking wait. Completion channels, asynchronous events, connection manager
+ * events and sockets all wake through one epoll descriptor, because each non-blocking FFI call
  * occupies a thread, cannot be cancelled and loses errno. An eventfd ends the wait when nobody
  * waits any more, so that the thread can end.
  */
 class Epoll {
   readonly #epoll = check("epoll_create1", libc().epoll_create1(C.EPOLL_CLOEXEC));
   readonly #wake = check("eventfd", libc().eventfd(0, C.EFD_CLOEXEC | C.EFD_NONBLOCK));
-  readonly #waiting = new Map<number, PromiseWithResolvers<boolean>>();
-  readonly #known = new Set<number>();
+  readonly #interests = new Map<number, Interest>();
+  /** Interests that somebody waits for. */
+  #waiting = 0;
   readonly #events = new Uint8Array(new ArrayBuffer(epollEvent.size * batch));
-  #running = false;
+  readonly #eventPointer = pointerOf(this.#events);
+  readonly #change = epollEvent.allocate();
+  #running: Promise<void> | undefined;
 
   constructor() {
     this.#control(C.EPOLL_CTL_ADD, this.#wake, C.EPOLLIN | C.EPOLLONESHOT);
   }
 
-  /** Resolves to true when `fd` can be read, to false when it was given up by {@linkcode forget}. */
-  readable(fd: number): Promise<boolean> {
-    const pending = this.#waiting.get(fd);
+  /** Resolves to true when `fd` is ready for it, to false when it was given up by {@linkcode forget}. */
+  ready(fd: number, use: keyof Interest): Promise<boolean> {
+    const known = this.#interests.get(fd);
+    const interest = known ?? {};
+    const pending = interest[use];
     if (pending) return pending.promise;
-    const operation = this.#known.has(fd) ? C.EPOLL_CTL_MOD : C.EPOLL_CTL_ADD;
-    this.#control(operation, fd, C.EPOLLIN | C.EPOLLONESHOT);
-    this.#known.add(fd);
-    const waiter = Promise.withResolvers<boolean>();
-    this.#waiting.set(fd, waiter);
-    if (!this.#running) this.#run();
+    const waiter = interest[use] = Promise.withResolvers<boolean>();
+    this.#arm(known ? C.EPOLL_CTL_MOD : C.EPOLL_CTL_ADD, fd, interest);
+    this.#interests.set(fd, interest);
+    this.#waiting += 1;
+    this.#running ??= this.#run();
     return waiter.promise;
   }
 
   /** Stops waiting for `fd`. Call it before closing the descriptor. */
   forget(fd: number): void {
-    if (this.#known.delete(fd)) this.#control(C.EPOLL_CTL_DEL, fd, 0);
-    const waiter = this.#waiting.get(fd);
-    this.#waiting.delete(fd);
-    waiter?.resolve(false);
-    if (this.#running && this.#waiting.size === 0) libc().eventfd_write(this.#wake, 1n);
+    const interest = this.#interests.get(fd);
+    if (!interest) return;
+    this.#control(C.EPOLL_CTL_DEL, fd, 0);
+    this.#interests.delete(fd);
+    this.#settle(interest, "readable", false);
+    this.#settle(interest, "writable", false);
+    if (this.#running && this.#waiting === 0) libc().eventfd_write(this.#wake, 1n);
+  }
+
+  #settle(interest: Interest, use: keyof Interest, ready: boolean): void {
+    const waiter = interest[use];
+    if (!waiter) return;
+    interest[use] = undefined;
+    this.#waiting -= 1;
+    waiter.resolve(ready);
+  }
+
+  #arm(operation: number, fd: number, { readable, writable }: Interest): void {
+    const events = (readable ? C.EPOLLIN : 0) | (writable ? C.EPOLLOUT : 0);
+    this.#control(operation, fd, events | C.EPOLLONESHOT);
   }
 
   #control(operation: number, fd: number, events: number): void {
-    const event = epollEvent.allocate().set("events", events).set("data", BigInt(fd));
+    const event = this.#change.set("events", events).set("data", BigInt(fd));
     check("epoll_ctl", libc().epoll_ctl(this.#epoll, operation, fd, event.pointer));
   }
 
+  /** Resolves when nobody waits any more, and the kernel has let the thread go. */
+  async idle(): Promise<void> {
+    await this.#running;
+  }
+
   async #run(): Promise<void> {
-    this.#running = true;
-    while (this.#waiting.size > 0) {
-      const count = await libc().epollWaitAsync(this.#epoll, pointerOf(this.#events), batch, -1);
+    while (this.#waiting > 0) {
+      const count = await libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
       this.#deliver(count >= 0 ? count : this.#poll());
     }
-    this.#running = false;
+    this.#running = undefined;
   }
 
   /** Takes what is there without waiting: after a wait that failed, as errno stays on that call's thread. */
   #poll(): number {
-    const count = libc().epoll_wait(this.#epoll, pointerOf(this.#events), batch, 0);
+    const count = libc().epoll_wait(this.#epoll, this.#eventPointer, batch, 0);
     if (count >= 0) return count;
     const error = errno();
     if (error === constants.errno.EINTR) return 0;
@@ -70,12 +101,22 @@ class Epoll {
 
   #deliver(count: number): void {
     for (let index = 0; index < count; index++) {
-      const fd = Number(epollEvent.over(this.#events, index * epollEvent.size).get("data"));
+      const event = epollEvent.over(this.#events, index * epollEvent.size);
+      const fd = Number(event.get("data"));
       if (fd === this.#wake) this.#rearmWake();
-      const waiter = this.#waiting.get(fd);
-      this.#waiting.delete(fd);
-      waiter?.resolve(true);
+      else this.#deliverOne(fd, event.get("events"));
     }
+  }
+
+  #deliverOne(fd: number, events: number): void {
+    const interest = this.#interests.get(fd);
+    if (!interest) return;
+    // An error and a hang-up concern both; the call that follows tells which it was.
+    const broken = events & ~(C.EPOLLIN | C.EPOLLOUT);
+    if (events & C.EPOLLIN || broken) this.#settle(interest, "readable", true);
+    if (events & C.EPOLLOUT || broken) this.#settle(interest, "writable", true);
+    // One event disarms both.
+    if (interest.readable || interest.writable) this.#arm(C.EPOLL_CTL_MOD, fd, interest);
   }
 
   #rearmWake(): void {
@@ -89,12 +130,22 @@ let epoll: Epoll | undefined;
 
 /** Resolves to true when `fd` can be read, to false when {@linkcode forget} gave it up. */
 export function readable(fd: number): Promise<boolean> {
-  return (epoll ??= new Epoll()).readable(fd);
+  return (epoll ??= new Epoll()).ready(fd, "readable");
 }
 
-/** Ends a wait for `fd`; call it before closing the descriptor. */
+/** Resolves to true when `fd` can be written to, to false when {@linkcode forget} gave it up. */
+export function writable(fd: number): Promise<boolean> {
+  return (epoll ??= new Epoll()).ready(fd, "writable");
+}
+
+/** Ends all waits for `fd`; call it before closing the descriptor. */
 export function forget(fd: number): void {
   epoll?.forget(fd);
+}
+
+/** Resolves when nobody in this thread waits for a descriptor, and the wait itself has ended. */
+export async function idle(): Promise<void> {
+  await epoll?.idle();
 }
 
 /** Makes calls on `fd` return at once, with EAGAIN, where they would wait. */

@@ -298,6 +298,24 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  accept4: {
+    parameters: [
+      "i32", // int sockfd
+      "buffer", // struct sockaddr *addr
+      "buffer", // socklen_t *addrlen
+      "i32", // int flags
+    ],
+    result: "i32",
+  },
+  recv: {
+    parameters: [
+      "i32", // int sockfd
+      "buffer", // void *buf
+      "usize", // size_t len
+      "i32", // int flags
+    ],
+    result: "isize",
+  },
   getpeername: {
     parameters: [
       "i32", // int sockfd
@@ -431,6 +449,7 @@ export const C = {
   EPOLL_CTL_DEL: 2,
   EPOLL_CTL_MOD: 3,
   EPOLLIN: 1,
+  EPOLLOUT: 4,
   EPOLLONESHOT: 1 << 30,
   EFD_CLOEXEC: 0o2000000,
   EFD_NONBLOCK: 0o4000,
@@ -491,6 +510,7 @@ export const C = {
   UDP_GRO: 104,
   IPPROTO_TCP: 6,
   TCP_NODELAY: 1,
+  SHUT_WR: 1,
   SHUT_RDWR: 2,
   RESOLVE_NO_MAGICLINKS: 0x02,
   RESOLVE_NO_SYMLINKS: 0x04,

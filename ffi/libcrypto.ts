@@ -18,22 +18,6 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "void",
   },
-  CRYPTO_free: {
-    parameters: [
-      "pointer", // void *ptr
-      "buffer", // const char *file
-      "i32", // int line
-    ],
-    result: "void",
-  },
-  CRYPTO_malloc: {
-    parameters: [
-      "usize", // size_t num
-      "buffer", // const char *file
-      "i32", // int line
-    ],
-    result: "pointer",
-  },
   BIO_new_mem_buf: {
     parameters: [
       "buffer", // const void *buf
@@ -247,9 +231,9 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "void",
   },
-  X509_verify_cert: {
+  X509_check_ca: {
     parameters: [
-      "pointer", // X509_STORE_CTX *ctx
+      "pointer", // X509 *x
     ],
     result: "i32",
   },
@@ -266,7 +250,13 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "void",
   },
-  X509_STORE_CTX_get0_cert: {
+  X509_STORE_CTX_get_error_depth: {
+    parameters: [
+      "pointer", // const X509_STORE_CTX *ctx
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_get_current_cert: {
     parameters: [
       "pointer", // const X509_STORE_CTX *ctx
     ],

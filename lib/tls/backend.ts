@@ -1,16 +1,91 @@
+import { TlsError } from "../errors.ts";
 import type { TlsConnection, TlsListener } from "./connection.ts";
 import * as deno from "./deno.ts";
-import type { DialOptions, ListenOptions } from "./options.ts";
+import * as openssl from "./openssl.ts";
+import type { DialOptions, ListenOptions, TlsSettings } from "./options.ts";
+import { connect, connectFailure } from "./tcp.ts";
+import type { Trust } from "./trust.ts";
 
-/** Who speaks TLS: rustls, through Deno. */
-export type Backend = "deno";
+/** Who speaks TLS: rustls, through Deno, or libssl. */
+export type Backend = "deno" | "openssl";
 
-/** Listens for TLS connections by the backend that can do what is asked for. */
-export function listen(options: ListenOptions): TlsListener {
-  return deno.listen(options);
+/** A backend, and what of the options asks for it. */
+export interface BackendChoice {
+  readonly backend: Backend;
+  readonly reason: string;
 }
 
-/** Connects to a server and checks its certificate by the backend that can do what is asked for. */
-export function dial(options: DialOptions): Promise<TlsConnection> {
-  return deno.dial(options);
+const backends = { deno, openssl };
+
+/** The backend for a listener: Deno's, unless the options ask for what it cannot do. */
+export function listenerBackend(options: ListenOptions): BackendChoice {
+  const wanted = [
+    ...(options.clientAuthentication ? ["client certificates"] : []),
+    ...settingsWanted(options.settings),
+  ];
+  return choice(wanted);
+}
+
+/** The backend for a connection: Deno's, unless the options ask for what it cannot do. */
+export function dialerBackend(options: DialOptions): BackendChoice {
+  return choice([...trustWanted(options.trust), ...settingsWanted(options.settings)]);
+}
+
+function choice(wanted: readonly string[]): BackendChoice {
+  return wanted.length === 0
+    ? { backend: "deno", reason: "the options ask for nothing more" }
+    : { backend: "openssl", reason: `the options ask for ${wanted.join(", ")}` };
+}
+
+function trustWanted({ revocationLists = [], pins = [] }: Trust): string[] {
+  return [
+    ...(revocationLists.length > 0 ? ["revocation lists"] : []),
+    ...(pins.length > 0 ? ["pinned keys"] : []),
+  ];
+}
+
+function settingsWanted({ minVersion, ciphers }: TlsSettings = {}): string[] {
+  return [
+    ...(minVersion === undefined ? [] : ["a least version"]),
+    ...(ciphers === undefined ? [] : ["cipher suites"]),
+  ];
+}
+
+/**
+ * Listens for TLS connections.
+ *
+ * @param options.port 0 lets the system choose
+ * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
+ */
+export function listen(
+  options: ListenOptions,
+  { backend }: Pick<BackendChoice, "backend"> = listenerBackend(options),
+): TlsListener {
+  return backends[backend].listen(options);
+}
+
+/**
+ * Connects to a server and checks its certificate.
+ *
+ * @throws VerbsealError when the host cannot be reached, TlsError when it is not to be trusted or
+ * does not speak the protocol, the signal's reason when it was aborted
+ */
+export async function dial(
+  options: DialOptions,
+  { backend }: Pick<BackendChoice, "backend"> = dialerBackend(options),
+): Promise<TlsConnection> {
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), options.handshakeSeconds * 1000);
+  const signal = AbortSignal.any([timeout.signal, ...(options.signal ? [options.signal] : [])]);
+  try {
+    const tcp = await connect(options, signal);
+    return await backends[backend].startTls(tcp, options, signal);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    if (!timeout.signal.aborted || error instanceof TlsError) throw error;
+    const what = `did not answer within ${options.handshakeSeconds} seconds`;
+    throw connectFailure(options, "connect_timeout", what, error);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -1,19 +1,19 @@
 import { delay } from "@std/async/delay";
-import { lookup } from "node:dns/promises";
-import { errorText, TlsError, VerbsealError } from "../errors.ts";
+import { errorText, TlsError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import {
   type Endpoint,
-  endpointText,
   type IncomingConnection,
   protocol,
   type TlsConnection,
   type TlsListener,
 } from "./connection.ts";
-import { agree, closeAtOnce, closeQuietly, endpointOf } from "./deno_connection.ts";
+import { agree, closeAtOnce } from "./deno_connection.ts";
 import { setAcceptedOptions } from "./descriptor.ts";
-import { handshakeFailure, handshakeTimeout } from "./failure.ts";
+import { handshakeFailure } from "./deno_failure.ts";
+import { handshakeTimeout } from "./failure.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
+import { closeQuietly, endpointOf, listenFailure } from "./tcp.ts";
 import type { Trust } from "./trust.ts";
 
 const log = logger("tls");
@@ -44,113 +44,14 @@ export function listen(options: ListenOptions): TlsListener {
   }
 }
 
-function listenFailure(endpoint: Endpoint, error: unknown): VerbsealError {
-  const address = endpointText(endpoint);
-  const options = { cause: error };
-  if (error instanceof Deno.errors.AddrInUse) {
-    return new VerbsealError(
-      "port_in_use",
-      `Another program listens on ${address} already`,
-      "Stop it, or choose another port with --port",
-      options,
-    );
-  }
-  if (error instanceof Deno.errors.PermissionDenied) {
-    return new VerbsealError(
-      "port_forbidden",
-      `This user may not listen on ${address}`,
-      "Choose a port above 1023 with --port",
-      options,
-    );
-  }
-  if (error instanceof Deno.errors.AddrNotAvailable || /lookup address/.test(errorText(error))) {
-    return new VerbsealError(
-      "address_not_here",
-      `${endpoint.hostname} is not an address of this machine`,
-      "Choose one that ip address shows, or 0.0.0.0 for all",
-      options,
-    );
-  }
-  return new TlsError(
-    "listen_failed",
-    `Listening on ${address} failed: ${errorText(error)}`,
-    "",
-    options,
-  );
-}
-
 /**
- * Connects to a server and checks its certificate. A process keeps to the kind of trust that it
- * first dials with: the system's authorities, or those that the user has named.
+ * Does the handshake of {@linkcode dial} on a TCP connection, which is closed if that fails. A
+ * process keeps to the kind of trust that it first dials with: the system's authorities, or those
+ * that the user has named.
  *
- * @throws VerbsealError when the host cannot be reached, TlsError when it is not to be trusted or
- * does not speak `protocol`, the signal's reason when it was aborted
+ * @throws TlsError when the server is not to be trusted or does not speak the protocol
  */
-export async function dial(options: DialOptions): Promise<TlsConnection> {
-  const timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(), options.handshakeSeconds * 1000);
-  const signal = AbortSignal.any([timeout.signal, ...(options.signal ? [options.signal] : [])]);
-  try {
-    const tcp = await connect(options, signal);
-    return await startTls(tcp, options, signal);
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    if (!timeout.signal.aborted || error instanceof TlsError) throw error;
-    const what = `did not answer within ${options.handshakeSeconds} seconds`;
-    throw connectFailure(options, "connect_timeout", what, error);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** Tries the addresses of the host in turn: Deno.connect itself tries the first only. */
-async function connect(options: DialOptions, signal: AbortSignal): Promise<Deno.TcpConn> {
-  let failure: unknown;
-  for (const hostname of await addressesOf(options, signal)) {
-    try {
-      const tcp = await Deno.connect({ hostname, port: options.port, signal });
-      tcp.setNoDelay(true);
-      tcp.setKeepAlive(true);
-      return tcp;
-    } catch (error) {
-      signal.throwIfAborted();
-      failure = error;
-    }
-  }
-  const [code, what] = failure instanceof Deno.errors.ConnectionRefused
-    ? ["connection_refused", "refuses the connection"]
-    : ["connection_failed", `cannot be reached: ${errorText(failure)}`];
-  throw connectFailure(options, code, what, failure);
-}
-
-async function addressesOf({ hostname }: Endpoint, signal: AbortSignal): Promise<string[]> {
-  const aborted = new Promise<never>((_resolve, reject) =>
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true })
-  );
-  try {
-    const found = await Promise.race([lookup(hostname, { all: true }), aborted]);
-    return found.map(({ address }) => address);
-  } catch (error) {
-    signal.throwIfAborted();
-    throw new VerbsealError(
-      "host_not_found",
-      `The host ${hostname} is not known`,
-      "Check its name, or give its IP address",
-      { cause: error },
-    );
-  }
-}
-
-function connectFailure(peer: Endpoint, code: string, what: string, cause: unknown) {
-  return new VerbsealError(
-    code,
-    `${endpointText(peer)} ${what}`,
-    "Check host, port and firewall, and that the server runs",
-    { cause },
-  );
-}
-
-async function startTls(
+export async function startTls(
   tcp: Deno.TcpConn,
   options: DialOptions,
   signal: AbortSignal,

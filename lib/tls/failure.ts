@@ -1,113 +1,147 @@
-import { errorText, TlsError } from "../errors.ts";
+import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText, protocol } from "./connection.ts";
 
-/** A kind of failure: how rustls words it, and what that means to the user. */
+/** The two ends of a TLS connection. */
+export type Side = "server" | "client";
+
+/** What went wrong, whichever library found it; the code of the error. */
+export type FailureCode = keyof typeof failures;
+
+/** A failure in words. */
 interface Failure {
-  readonly pattern: RegExp;
-  readonly code: string;
-  readonly message: (peer: string, match: RegExpExecArray) => string;
-  readonly remedy: string;
+  /** What is wrong with a certificate goes in as `whose`: "The certificate of 10.0.0.5:4433". */
+  readonly message: (peer: string, detail: string | undefined) => string;
+  /** What the user of either side can do. */
+  readonly remedy: string | Readonly<Record<Side, string>>;
 }
 
 const isItVerbseal = "Check host and port: is it a Verbseal server?";
+const seeTheirLog = "The other side's log may say why";
 
-const clientFailures: readonly Failure[] = [
-  {
-    pattern: /UnknownIssuer/,
-    code: "unknown_issuer",
+const failures = {
+  unknown_issuer: {
     message: (peer) => `The certificate of ${peer} is signed by an authority not trusted here`,
-    remedy: "Name that authority's certificate with --ca, such as --ca certs/ca.pem",
+    remedy: {
+      client: "Name that authority's certificate with --ca, such as --ca certs/ca.pem",
+      server: "Name that authority's certificate with --client-ca, if its clients are welcome",
+    },
   },
-  {
-    pattern: /not valid for name "([^"]*)"(?:; certificate is only valid for (.*))?/,
-    code: "wrong_name",
-    message: (peer, [, name = "", others]) =>
-      `The certificate of ${peer} is not for ${name}` +
-      (others === undefined ? "" : ` but for ${names(others)}`),
+  wrong_name: {
+    message: (peer, names) => `The certificate of ${peer} is not for ${names}`,
     remedy: "Connect by a name that it is for, or make one with verbseal certs init --host NAME",
   },
-  {
-    pattern: /NotValidYet|not valid yet|not valid before/i,
-    code: "certificate_not_valid",
+  certificate_not_valid: {
     message: (peer) => `The certificate of ${peer} is not valid yet`,
     remedy: "Check the clocks of both machines",
   },
-  {
-    pattern: /expired/i,
-    code: "certificate_expired",
+  certificate_expired: {
     message: (peer) => `The certificate of ${peer} has expired`,
     remedy: "Have it renewed, and check this machine's clock",
   },
-  {
-    pattern: /CaUsedAsEndEntity/,
-    code: "authority_as_leaf",
+  certificate_revoked: {
+    message: (peer) => `The certificate of ${peer} has been revoked by its authority`,
+    remedy: "Trust it no more: its key may be in other hands. Its owner needs a new one",
+  },
+  revocation_unknown: {
+    message: (peer, why) => `Whether the certificate of ${peer} is revoked cannot be told: ${why}`,
+    remedy: "Name a current revocation list of each authority with --crl",
+  },
+  authority_as_leaf: {
     message: (peer) => `The certificate of ${peer} is an authority's, which must not serve`,
-    remedy: "Give the server a certificate that the authority has signed: verbseal certs init",
+    remedy: "Give it a certificate that the authority has signed: verbseal certs init",
   },
-  {
-    pattern: /NoApplicationProtocol/,
-    code: "other_protocol",
+  wrong_use: {
+    message: (peer) => `The certificate of ${peer} was not issued for this use`,
+    remedy: "A server needs one for serverAuth, a client one for clientAuth: verbseal certs issue",
+  },
+  unknown_extension: {
+    message: (peer) =>
+      `The certificate of ${peer} has an extension that must not be ignored and is not understood`,
+    remedy: "Have it issued again without that extension",
+  },
+  chain_too_long: {
+    message: (peer) =>
+      `The certificate of ${peer} has too many authorities between it and the root`,
+    remedy: "Have it issued by an authority nearer to the root",
+  },
+  certificate_bad: {
+    message: (peer, why) => `The certificate of ${peer} is of no use: ${why}`,
+    remedy: "Look at it with openssl x509 -text, and have it issued again",
+  },
+  certificate_missing: {
+    message: (peer) => `${peer} has shown no certificate`,
+    remedy: "Give that client one with --cert and --key: verbseal certs issue --for client",
+  },
+  certificate_required: {
+    message: (peer) => `${peer} asks its clients for a certificate`,
+    remedy: "Name yours with --cert and --key",
+  },
+  certificate_rejected: {
+    message: (peer, why) => `${peer} does not accept this side's certificate${because(why)}`,
+    remedy: {
+      client: "Name one that the server's --client-ca has signed with --cert and --key",
+      server: "Give that client the certificate's authority with --ca",
+    },
+  },
+  other_protocol: {
     message: (peer) => `${peer} does not speak ${protocol}`,
-    remedy: isItVerbseal,
+    remedy: { client: isItVerbseal, server: "" },
   },
-  {
-    pattern: /InvalidContentType|corrupt message/,
-    code: "not_tls",
-    message: (peer) => `${peer} does not speak TLS`,
-    remedy: isItVerbseal,
+  not_tls: {
+    message: (peer, what) =>
+      `${peer} does not speak TLS${what === undefined ? "" : ` but ${what}`}`,
+    remedy: { client: isItVerbseal, server: "" },
   },
-];
-
-const serverFailures: readonly Failure[] = [
-  {
-    pattern: /UnknownCA|BadCertificate|CertificateUnknown|CertificateExpired/,
-    code: "certificate_rejected",
-    message: (peer) => `${peer} does not accept this server's certificate`,
-    remedy: "Give that client the certificate's authority with --ca",
+  version_refused: {
+    message: (peer) => `${peer} and this side have no version of TLS in common`,
+    remedy: "Both need TLS 1.2 at least; see --tls-min on both sides",
   },
-  {
-    pattern: /doesn't support any known protocol/,
-    code: "other_protocol",
-    message: (peer) => `${peer} does not offer ${protocol}`,
+  no_common_cipher: {
+    message: (peer) => `${peer} and this side have no cipher suite in common`,
+    remedy: "See --tls-ciphers on both sides",
+  },
+  downgrade: {
+    message: (peer) => `${peer} offers less than it could: someone may be tampering`,
+    remedy: "If it happens again, look for who stands between the two hosts",
+  },
+  tampered: {
+    message: (peer) => `A record from ${peer} was changed on its way, or is no record of TLS`,
+    remedy: "If it happens again, look for who stands between the two hosts",
+  },
+  renegotiation: {
+    message: (peer) => `${peer} wanted to renegotiate, which is not allowed`,
     remedy: "",
   },
-  {
-    pattern: /InvalidContentType|corrupt message/,
-    code: "not_tls",
-    message: (peer) => `${peer} does not speak TLS`,
-    remedy: "",
-  },
-];
-
-/** Failures that read the same on either side. */
-const commonFailures: readonly Failure[] = [
-  {
-    pattern: /unexpected end of file|reset by peer|broken pipe/i,
-    code: "connection_lost",
+  connection_lost: {
     message: (peer) => `${peer} hung up during the TLS handshake`,
-    remedy: "The other side's log may say why",
+    remedy: seeTheirLog,
   },
-];
+  handshake_failed: {
+    message: (peer, why) => `The TLS handshake with ${peer} failed: ${why}`,
+    remedy: "",
+  },
+} as const satisfies Record<string, Failure>;
 
-/** Why a handshake failed, in one sentence. */
-export function handshakeFailure(
-  side: "client" | "server",
+function because(why: string | undefined): string {
+  return why === undefined ? "" : `: ${why}`;
+}
+
+/**
+ * Why a handshake failed, in one sentence.
+ *
+ * @param side this one
+ * @param detail what the sentence has room for
+ */
+export function tlsFailure(
+  side: Side,
+  code: FailureCode,
   peer: Endpoint,
-  error: unknown,
+  detail: string | undefined,
+  cause?: unknown,
 ): TlsError {
-  const own = side === "client" ? clientFailures : serverFailures;
-  const text = errorText(error);
-  const address = endpointText(peer);
-  for (const { pattern, code, message, remedy } of [...own, ...commonFailures]) {
-    const match = pattern.exec(text);
-    if (match) return new TlsError(code, message(address, match), remedy, { cause: error });
-  }
-  return new TlsError(
-    "handshake_failed",
-    `The TLS handshake with ${address} failed: ${text}`,
-    "",
-    { cause: error },
-  );
+  const { message, remedy }: Failure = failures[code];
+  const text = message(endpointText(peer), detail);
+  return new TlsError(code, text, typeof remedy === "string" ? remedy : remedy[side], { cause });
 }
 
 /** The peer finished the handshake without agreeing on one of `protocols`. */
@@ -128,7 +162,24 @@ export function handshakeTimeout(peer: Endpoint, seconds: number): TlsError {
   );
 }
 
-/** `DnsName("localhost") or IpAddress(127.0.0.1)`, as rustls lists them, without its type names. */
-function names(list: string): string {
-  return list.replaceAll(/\w+\("?([^")]*)"?\)/g, "$1");
+/** A connection ended that was not to end. */
+export function connectionLost(peer: Endpoint, why: string, cause: unknown): TlsError {
+  return new TlsError(
+    "connection_lost",
+    `The connection to ${endpointText(peer)} was lost: ${why}`,
+    seeTheirLog,
+    { cause },
+  );
+}
+
+/** This side has closed the connection. */
+export function connectionClosed(peer: Endpoint, cause?: unknown): TlsError {
+  return new TlsError(
+    "connection_closed",
+    `The connection to ${endpointText(peer)} is closed`,
+    "",
+    {
+      cause,
+    },
+  );
 }

@@ -24,6 +24,7 @@ import {
 } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
 import { OCSP } from "../../ffi/libcrypto_ocsp.ts";
+import { SSL, SSL_R, X509_V } from "../../ffi/libssl.ts";
 import { V, verbsStructures, WC_STATUS_NAMES } from "../../ffi/libibverbs.ts";
 import { CM, rdmaCmStructures } from "../../ffi/librdmacm.ts";
 import type { FieldType, StructLayout } from "../../ffi/layout.ts";
@@ -51,6 +52,8 @@ const headers = `
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ffi.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 #include <openssl/ocsp.h>
@@ -90,6 +93,9 @@ const constants: Readonly<Record<string, number>> = {
   ...V,
   ...CM,
   ...C,
+  ...SSL,
+  ...SSL_R,
+  ...X509_V,
   ...ETHTOOL,
   ...OCSP,
   FFI_DEFAULT_ABI,

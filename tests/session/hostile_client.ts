@@ -17,7 +17,8 @@ import { bringUp } from "../../lib/session/bring_up.ts";
 import { FRAGMENT_BYTES } from "../../lib/session/messenger.ts";
 import { MessageKind, type RemoteBuffer } from "../../lib/session/service.ts";
 import { endpointText, protocol } from "../../lib/tls/connection.ts";
-import { closeAtOnce, closeQuietly } from "../../lib/tls/deno_connection.ts";
+import { closeAtOnce } from "../../lib/tls/deno_connection.ts";
+import { closeQuietly } from "../../lib/tls/tcp.ts";
 import { provider } from "../provider.ts";
 import { ReliableEnd } from "../rdma/resources.ts";
 

@@ -1,6 +1,6 @@
-/** Dials localhost:$PORT, believing $AUTHORITY or else the system, and prints what came of it. */
+/** Dials localhost:$PORT, believing $AUTHORITY or else the system, and by $BACKEND, and prints what came of it. */
 import { VerbsealError } from "../../lib/errors.ts";
-import { dial } from "../../lib/tls/deno.ts";
+import { type Backend, dial } from "../../lib/tls/backend.ts";
 
 const authority = Deno.env.get("AUTHORITY") ?? "";
 try {
@@ -9,7 +9,7 @@ try {
     port: Number(Deno.env.get("PORT")),
     trust: { authorities: authority === "" ? [] : [authority] },
     handshakeSeconds: 5,
-  });
+  }, { backend: Deno.env.get("BACKEND") as Backend });
   console.log("connected");
   await connection.close();
 } catch (error) {

@@ -1,12 +1,13 @@
 /** Run with few file descriptors: listens, lets clients use them up, and sees that it recovers. */
 import { configureLogging } from "../../lib/telemetry/log.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
-import { listen } from "../../lib/tls/deno.ts";
+import { type Backend, listen } from "../../lib/tls/backend.ts";
 
 configureLogging({ level: "warning", format: "text" });
 const { server } = await createCertificates({ hosts: ["localhost"], days: 1 });
 const hostname = "127.0.0.1";
-const listener = listen({ hostname, port: 0, identity: server });
+const backend = Deno.env.get("BACKEND") as Backend;
+const listener = listen({ hostname, port: 0, identity: server }, { backend });
 const { port } = listener.address;
 
 const clients: Deno.Conn[] = [];

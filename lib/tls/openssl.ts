@@ -1,0 +1,274 @@
+import { delay } from "@std/async/delay";
+import ipaddr from "ipaddr.js";
+import { constants } from "node:os";
+import { forget, readable } from "../../ffi/epoll.ts";
+import { cString } from "../../ffi/layout.ts";
+import { C, check, errno, errnoName, libc } from "../../ffi/libc.ts";
+import { libcrypto } from "../../ffi/libcrypto.ts";
+import { libssl, SSL } from "../../ffi/libssl.ts";
+import { TlsError } from "../errors.ts";
+import { logger } from "../telemetry/log.ts";
+import {
+  type Endpoint,
+  type IncomingConnection,
+  protocol,
+  type TlsConnection,
+  type TlsListener,
+} from "./connection.ts";
+import { descriptorOf, setAcceptedOptions } from "./descriptor.ts";
+import { handshakeTimeout, protocolMissing, type Side } from "./failure.ts";
+import {
+  CallFailure,
+  lingerMilliseconds,
+  OpensslConnection,
+  TlsSocket,
+} from "./openssl_connection.ts";
+import { TlsContext, wireList } from "./openssl_context.ts";
+import { handshakeFailure } from "./openssl_failure.ts";
+import { checkPins, namesOf, takeRefusedCertificate } from "./openssl_verification.ts";
+import type { DialOptions, ListenOptions } from "./options.ts";
+import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
+
+const log = logger("tls");
+
+/** Pause after a failed accept, in milliseconds: want of descriptors does not pass at once. */
+const acceptRetryMilliseconds = 50;
+
+/** Connections accepted in a row before others have their turn. */
+const acceptBatch = 64;
+
+/** What accept(2) fails with for reasons of the one connection. */
+const passing: readonly number[] = [
+  constants.errno.ECONNABORTED,
+  constants.errno.EINTR,
+  constants.errno.EPROTO,
+];
+
+/**
+ * Listens for TLS connections; libssl speaks TLS. One thread has them all, without blocking.
+ *
+ * @param options.port 0 lets the system choose
+ * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
+ */
+export function listen(options: ListenOptions): TlsListener {
+  const { hostname, port, protocols = [protocol] } = options;
+  const context = TlsContext.server({ ...options, protocols });
+  try {
+    const listener = Deno.listen({ hostname, port });
+    setAcceptedOptions(listener.addr);
+    return new OpensslListener(listener, context, protocols);
+  } catch (error) {
+    context[Symbol.dispose]();
+    throw listenFailure(options, error);
+  }
+}
+
+/** Deno finds and connects hosts well, but libssl wants a descriptor. */
+function descriptorFor(local: Deno.NetAddr, peer?: Deno.NetAddr): number {
+  const found = descriptorOf(local, peer);
+  if (found !== undefined) return found;
+  throw new TlsError("descriptor_lost", "The descriptor of a socket of this process is not found");
+}
+
+/**
+ * Does the handshake of a client on a TCP connection, which is closed if that fails.
+ *
+ * @throws TlsError when the server is not to be trusted or does not speak the protocol
+ */
+export async function startTls(
+  tcp: Deno.TcpConn,
+  options: DialOptions,
+  signal: AbortSignal,
+): Promise<TlsConnection> {
+  const { localAddr, remoteAddr } = tcp;
+  const socket = clientSocket(tcp, options);
+  const abort = () => socket[Symbol.dispose]();
+  signal.addEventListener("abort", abort);
+  try {
+    signal.throwIfAborted();
+    const { protocol: wanted = protocol, serverName = options.hostname } = options;
+    await shakeHands(socket, "client", options, serverName);
+    checkPins(socket.ssl, options, options.trust.pins ?? []);
+    const addresses = [endpointOf(localAddr), endpointOf(remoteAddr)] as const;
+    return agreed(socket, "client", ...addresses, [wanted]);
+  } catch (error) {
+    const late = signal.aborted;
+    await socket.drain(lingerMilliseconds);
+    if (late) throw handshakeTimeout(options, options.handshakeSeconds);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+function clientSocket(tcp: Deno.TcpConn, options: DialOptions): TlsSocket {
+  const { hostname, serverName = hostname, protocol: wanted = protocol } = options;
+  using building = new DisposableStack();
+  building.defer(() => closeQuietly(tcp));
+  using context = TlsContext.client(options);
+  const descriptor = descriptorFor(tcp.localAddr, tcp.remoteAddr);
+  const socket = new TlsSocket(context.pointer, descriptor, building.move());
+  const { SSL_set_connect_state, SSL_set_alpn_protos, SSL_get0_param } = libssl();
+  SSL_set_connect_state(socket.ssl);
+  const list = wireList([wanted]);
+  SSL_set_alpn_protos(socket.ssl, list, list.length);
+  expectName(SSL_get0_param(socket.ssl), socket.ssl, serverName);
+  return socket;
+}
+
+/** Whom the certificate must be for; only of a name does the server hear (RFC 6066, section 3). */
+function expectName(parameters: Deno.PointerValue, ssl: Deno.PointerObject, name: string): void {
+  const crypto = libcrypto();
+  if (ipaddr.isValid(name)) {
+    crypto.X509_VERIFY_PARAM_set1_ip_asc(parameters, cString(name));
+    return;
+  }
+  const flags = SSL.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+    SSL.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+  crypto.X509_VERIFY_PARAM_set_hostflags(parameters, flags);
+  crypto.X509_VERIFY_PARAM_set1_host(parameters, cString(name), 0n);
+  const kind = BigInt(SSL.TLSEXT_NAMETYPE_host_name);
+  libssl().SSL_ctrl(ssl, SSL.SSL_CTRL_SET_TLSEXT_HOSTNAME, kind, cString(name));
+}
+
+/** @throws TlsError when the handshake fails, or this side has closed the socket meanwhile */
+async function shakeHands(
+  socket: TlsSocket,
+  side: Side,
+  peer: Endpoint,
+  serverName?: string,
+): Promise<void> {
+  const { SSL_do_handshake, SSL_get_verify_result } = libssl();
+  try {
+    const done = await socket.run(() => SSL_do_handshake(socket.ssl));
+    if (done === undefined) throw new TlsError("connection_closed", "the handshake was given up");
+  } catch (error) {
+    if (!(error instanceof CallFailure)) throw error;
+    const verifyResult = Number(SSL_get_verify_result(socket.ssl));
+    const expected = serverName === undefined ? undefined : expectation(serverName);
+    throw handshakeFailure(side, error.failure.error, { peer, verifyResult, expected }, error);
+  }
+}
+
+/** Whom a certificate was to be for, and whom the one refused was for. */
+function expectation(serverName: string): string {
+  const certificate = takeRefusedCertificate();
+  const names = certificate && namesOf(certificate);
+  return names === undefined ? serverName : `${serverName} but for ${names}`;
+}
+
+/** @throws TlsError when the two sides do not agree on one of `protocols` */
+function agreed(
+  socket: TlsSocket,
+  side: Side,
+  local: Endpoint,
+  peer: Endpoint,
+  protocols: readonly string[],
+): TlsConnection {
+  const connection = new OpensslConnection(socket, side, local, peer);
+  if (protocols.length === 0 || protocols.includes(connection.alpn ?? "")) return connection;
+  throw protocolMissing(peer, protocols);
+}
+
+class OpensslListener implements TlsListener {
+  #closed = false;
+  readonly #address = new Uint8Array(128);
+  readonly #length = new Uint32Array(1);
+
+  readonly #descriptor: number;
+
+  /** @param listener this listener's from now on, as is the context */
+  constructor(
+    private readonly listener: Deno.TcpListener,
+    private readonly context: TlsContext,
+    private readonly protocols: readonly string[],
+  ) {
+    this.#descriptor = descriptorFor(listener.addr);
+  }
+
+  get address(): Endpoint {
+    return endpointOf(this.listener.addr);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
+    for (let count = 1; !this.#closed; count++) {
+      const descriptor = this.#accept();
+      if (descriptor >= 0) {
+        yield new OpensslIncomingConnection(
+          descriptor,
+          endpointOfSocket(this.#address),
+          () => this.context.pointer,
+          this.protocols,
+        );
+        if (count % acceptBatch === 0) await delay(0);
+      } else if (errno() === constants.errno.EAGAIN) {
+        await readable(this.#descriptor);
+      } else if (!passing.includes(errno())) {
+        log.warning("a connection could not be accepted", { reason: errnoName(errno()) });
+        await delay(acceptRetryMilliseconds);
+      }
+    }
+  }
+
+  #accept(): number {
+    this.#length[0] = this.#address.length;
+    const flags = C.SOCK_NONBLOCK | C.SOCK_CLOEXEC;
+    return libc().accept4(this.#descriptor, this.#address, this.#length, flags);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    forget(this.#descriptor);
+    closeQuietly(this.listener);
+    this.context[Symbol.dispose]();
+  }
+}
+
+class OpensslIncomingConnection implements IncomingConnection {
+  #socket: TlsSocket | undefined;
+  #ended = false;
+
+  /** @param descriptor this connection's from now on */
+  constructor(
+    private readonly descriptor: number,
+    readonly peerAddress: Endpoint,
+    private readonly context: () => Deno.PointerObject,
+    private readonly protocols: readonly string[],
+  ) {}
+
+  async handshake(): Promise<TlsConnection> {
+    if (this.#ended) throw new TlsError("connection_closed", "the connection was closed");
+    this.#ended = true;
+    const release = closing(this.descriptor);
+    const socket = this.#socket = new TlsSocket(this.context(), this.descriptor, release);
+    try {
+      libssl().SSL_set_accept_state(socket.ssl);
+      await shakeHands(socket, "server", this.peerAddress);
+      const local = localEndpoint(this.descriptor);
+      return agreed(socket, "server", local, this.peerAddress, this.protocols);
+    } catch (error) {
+      await socket.drain(lingerMilliseconds);
+      throw error;
+    }
+  }
+
+  abort(): void {
+    if (this.#socket) return this.#socket[Symbol.dispose]();
+    if (this.#ended) return;
+    this.#ended = true;
+    libc().close(this.descriptor);
+  }
+}
+
+function closing(descriptor: number): Disposable {
+  return { [Symbol.dispose]: () => libc().close(descriptor) };
+}
+
+const localAddress = new Uint8Array(128);
+
+function localEndpoint(descriptor: number): Endpoint {
+  const length = Uint32Array.of(localAddress.length);
+  check("getsockname", libc().getsockname(descriptor, localAddress, length));
+  return endpointOfSocket(localAddress);
+}

@@ -1,0 +1,253 @@
+import { forget, readable, writable } from "../../ffi/epoll.ts";
+import { pointerAt } from "../../ffi/layout.ts";
+import { C, errno, libc } from "../../ffi/libc.ts";
+import { libcrypto } from "../../ffi/libcrypto.ts";
+import { libssl, SSL } from "../../ffi/libssl.ts";
+import { constants } from "node:os";
+import { TlsError } from "../errors.ts";
+import type { Endpoint, HandshakeFacts, TlsConnection } from "./connection.ts";
+import { connectionClosed, type Side } from "./failure.ts";
+import { type OpensslFailure, takeError } from "./openssl_error.ts";
+import { lostConnection } from "./openssl_failure.ts";
+import { derOf } from "./openssl_verification.ts";
+import { WriteQueue } from "./write_queue.ts";
+import { clearErrors } from "./x509.ts";
+
+/** How long a polite end waits for the peer's, in milliseconds. */
+export const lingerMilliseconds = 1000;
+
+/** Where bytes go that nobody looks at. */
+const passedBy = new Uint8Array(4096);
+
+/** Bytes that one call of SSL_read or SSL_write is given at most. */
+const MOST = 2 ** 30;
+
+/** Why a call of libssl did not do what it was to do. */
+interface Failure {
+  /** The peer has said goodbye. */
+  readonly goodbye: boolean;
+  readonly error: OpensslFailure | undefined;
+}
+
+/** A failure that ends the connection. */
+export class CallFailure extends Error {
+  constructor(readonly failure: Failure) {
+    super(failure.error?.text ?? "the connection ended");
+  }
+}
+
+/** An SSL on a non-blocking socket, owned together: both end when it is disposed, once. */
+export class TlsSocket implements Disposable {
+  readonly ssl: Deno.PointerObject;
+  #ended = false;
+  #draining = false;
+
+  /**
+   * @param context SSL_CTX
+   * @param descriptor of a connected, non-blocking socket
+   * @param release closes the socket; it is disposed also when this throws
+   */
+  constructor(
+    context: Deno.PointerObject,
+    readonly descriptor: number,
+    private readonly release: Disposable,
+  ) {
+    const ssl = libssl().SSL_new(context);
+    if (ssl === null) {
+      release[Symbol.dispose]();
+      throw new TlsError("openssl", `OpenSSL has no room for a connection`);
+    }
+    this.ssl = ssl;
+    libssl().SSL_set_fd(ssl, descriptor);
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /**
+   * Calls libssl until it is done, waiting for the socket in between.
+   *
+   * @param call gives something positive when it is done
+   * @returns what `call` gave, or undefined when this side has ended the connection meanwhile
+   * @throws CallFailure when the connection has ended otherwise
+   */
+  async run(call: () => number): Promise<number | undefined> {
+    for (;;) {
+      if (this.#ended || this.#draining) return undefined;
+      clearErrors();
+      const result = call();
+      if (result > 0) return result;
+      await this.#wait(result);
+    }
+  }
+
+  async #wait(result: number): Promise<void> {
+    const error = libssl().SSL_get_error(this.ssl, result);
+    if (error === SSL.SSL_ERROR_WANT_READ) await readable(this.descriptor);
+    else if (error === SSL.SSL_ERROR_WANT_WRITE) await writable(this.descriptor);
+    else throw failureOf(error);
+  }
+
+  /**
+   * Says no more, and listens until the peer has closed or `milliseconds` have passed: a socket
+   * closed with bytes unread resets the connection, and the peer may lose the last that was written
+   * to it (RFC 1122, section 4.2.2.13).
+   */
+  async drain(milliseconds: number): Promise<void> {
+    const timer = setTimeout(() => this[Symbol.dispose](), milliseconds);
+    this.#draining = true;
+    libc().shutdown(this.descriptor, C.SHUT_WR);
+    while (!this.#ended) {
+      const count = libc().recv(this.descriptor, passedBy, BigInt(passedBy.length), 0);
+      if (count === 0n) break;
+      if (count < 0n && errno() !== constants.errno.EAGAIN) break;
+      if (count < 0n) await readable(this.descriptor);
+    }
+    clearTimeout(timer);
+    this[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    forget(this.descriptor);
+    libssl().SSL_free(this.ssl);
+    this.release[Symbol.dispose]();
+  }
+}
+
+function failureOf(error: number): CallFailure {
+  return new CallFailure({ goodbye: error === SSL.SSL_ERROR_ZERO_RETURN, error: takeError() });
+}
+
+/** A TLS connection of libssl after the handshake. */
+export class OpensslConnection implements TlsConnection {
+  readonly alpn: string | null;
+  readonly handshake: HandshakeFacts;
+  readonly peerCertificates: readonly Uint8Array[];
+  readonly #socket: TlsSocket;
+  readonly #writes: WriteQueue;
+  #broken = false;
+
+  /** @param socket after the handshake; this connection's from now on */
+  constructor(
+    socket: TlsSocket,
+    private readonly side: Side,
+    readonly localAddress: Endpoint,
+    readonly peerAddress: Endpoint,
+  ) {
+    this.#socket = socket;
+    this.alpn = alpnOf(socket.ssl);
+    this.handshake = factsOf(socket.ssl);
+    this.peerCertificates = peerCertificatesOf(socket.ssl);
+    const { SSL_write } = libssl();
+    this.#writes = new WriteQueue(async (bytes) => {
+      const length = Math.min(bytes.length, MOST);
+      const written = await socket.run(() => SSL_write(socket.ssl, view(bytes), length));
+      if (written === undefined) throw connectionClosed(this.peerAddress);
+      return written;
+    });
+  }
+
+  async read(buffer: Uint8Array): Promise<number | null> {
+    const { SSL_read } = libssl();
+    const length = Math.min(buffer.length, MOST);
+    try {
+      return await this.#socket.run(() => SSL_read(this.#socket.ssl, view(buffer), length)) ??
+        null;
+    } catch (error) {
+      if (error instanceof CallFailure && error.failure.goodbye) return null;
+      throw this.#lost(error);
+    }
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.#socket.ended) throw connectionClosed(this.peerAddress);
+    try {
+      await this.#writes.write(bytes);
+    } catch (error) {
+      throw this.#lost(error);
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#socket.ended) return;
+    const timer = setTimeout(() => this.abort(), lingerMilliseconds);
+    try {
+      await this.#writes.written;
+      this.#sayGoodbye();
+    } catch {
+      // The peer is gone already.
+    }
+    clearTimeout(timer);
+    await this.#socket.drain(lingerMilliseconds);
+  }
+
+  abort(): void {
+    this.#socket[Symbol.dispose]();
+  }
+
+  #sayGoodbye(): void {
+    const { ssl, ended } = this.#socket;
+    // After a fatal error libssl must not be asked for it (SSL_shutdown(3)).
+    if (ended || this.#broken) return;
+    clearErrors();
+    libssl().SSL_shutdown(ssl);
+  }
+
+  #lost(cause: unknown): TlsError {
+    if (cause instanceof TlsError) return cause;
+    this.#broken = true;
+    if (this.#socket.ended) return connectionClosed(this.peerAddress, cause);
+    const error = cause instanceof CallFailure ? cause.failure.error : undefined;
+    return lostConnection(this.side, this.peerAddress, error, cause);
+  }
+}
+
+/** FFI takes views of ArrayBuffers only, which is all that there is here. */
+function view(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes as Uint8Array<ArrayBuffer>;
+}
+
+function textAt(pointer: Deno.PointerValue): string {
+  return pointer === null ? "" : Deno.UnsafePointerView.getCString(pointer);
+}
+
+function factsOf(ssl: Deno.PointerObject): HandshakeFacts {
+  const { SSL_get_version, SSL_get_current_cipher, SSL_CIPHER_get_name, SSL_session_reused } =
+    libssl();
+  return {
+    version: textAt(SSL_get_version(ssl)),
+    cipher: textAt(SSL_CIPHER_get_name(SSL_get_current_cipher(ssl))),
+    resumed: SSL_session_reused(ssl) === 1,
+  };
+}
+
+function alpnOf(ssl: Deno.PointerObject): string | null {
+  const data = new BigUint64Array(1);
+  const length = new Uint32Array(1);
+  libssl().SSL_get0_alpn_selected(ssl, data, length);
+  const pointer = pointerAt(data[0]!);
+  if (pointer === null) return null;
+  const name = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length[0]!));
+  return new TextDecoder().decode(name);
+}
+
+/** The verified chain; of a resumed session the leaf alone, as tickets have no room for more. */
+function peerCertificatesOf(ssl: Deno.PointerObject): Uint8Array[] {
+  const { SSL_get0_verified_chain, SSL_get1_peer_certificate } = libssl();
+  const { OPENSSL_sk_num, OPENSSL_sk_value, X509_free } = libcrypto();
+  const leaf = SSL_get1_peer_certificate(ssl);
+  if (leaf === null) return [];
+  try {
+    const chain = SSL_get0_verified_chain(ssl);
+    if (chain === null) return [derOf(leaf)];
+    return Array.from(
+      { length: OPENSSL_sk_num(chain) },
+      (_, index) => derOf(OPENSSL_sk_value(chain, index)),
+    );
+  } finally {
+    X509_free(leaf);
+  }
+}

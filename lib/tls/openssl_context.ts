@@ -1,0 +1,282 @@
+import { addressOf, cString, pointerAt } from "../../ffi/layout.ts";
+import { libcrypto } from "../../ffi/libcrypto.ts";
+import { libssl, SSL } from "../../ffi/libssl.ts";
+import { TlsError } from "../errors.ts";
+import { takeError } from "./openssl_error.ts";
+import type { ClientAuthentication, TlsSettings } from "./options.ts";
+import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
+import type { Identity, Trust } from "./trust.ts";
+import { clearErrors, CryptoObject } from "./x509.ts";
+
+/** Suites with forward secrecy and authenticated encryption: of TLS 1.3, and of TLS 1.2 (RFC 9325, section 4.2). */
+export const strongCiphers: readonly string[] = [
+  "TLS_AES_256_GCM_SHA384",
+  "TLS_CHACHA20_POLY1305_SHA256",
+  "TLS_AES_128_GCM_SHA256",
+  "ECDHE-ECDSA-AES256-GCM-SHA384",
+  "ECDHE-RSA-AES256-GCM-SHA384",
+  "ECDHE-ECDSA-CHACHA20-POLY1305",
+  "ECDHE-RSA-CHACHA20-POLY1305",
+  "ECDHE-ECDSA-AES128-GCM-SHA256",
+  "ECDHE-RSA-AES128-GCM-SHA256",
+];
+
+/** Authorities between a certificate and a root at most. */
+const CHAIN_DEPTH = 5;
+
+/** What all connections of a listener, or one dialled connection, have in common. */
+export interface ContextOptions {
+  readonly identity?: Identity | undefined;
+  readonly settings?: TlsSettings | undefined;
+  /** Versions no later than this one; the latest that the library knows unless told. */
+  readonly maxVersion?: "1.2" | undefined;
+  /** Lets the kernel seal and open records, where it can. */
+  readonly sealedByKernel?: boolean | undefined;
+}
+
+/**
+ * An SSL_CTX. Connections made of it hold it too: it may be disposed before them.
+ */
+export class TlsContext implements Disposable {
+  readonly pointer: Deno.PointerObject;
+
+  private constructor(side: "server" | "client", options: ContextOptions) {
+    clearErrors();
+    const { TLS_server_method, TLS_client_method, SSL_CTX_new } = libssl();
+    const method = side === "server" ? TLS_server_method() : TLS_client_method();
+    const pointer = SSL_CTX_new(method);
+    if (pointer === null) throw refusedBy("SSL_CTX_new");
+    this.pointer = pointer;
+    try {
+      this.#configure(options);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * For a listener.
+   *
+   * @param protocols for ALPN; if there are none, clients need not offer any
+   * @throws TlsError when libssl refuses the identity, or what else was asked for
+   */
+  static server(
+    options: ContextOptions & {
+      readonly identity: Identity;
+      readonly clientAuthentication?: ClientAuthentication | undefined;
+      readonly protocols: readonly string[];
+    },
+  ): TlsContext {
+    const context = new TlsContext("server", options);
+    try {
+      context.#selectProtocol(options.protocols);
+      context.#askForCertificate(options.clientAuthentication);
+      return context;
+    } catch (error) {
+      context[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * For a connection to a server.
+   *
+   * @throws TlsError when libssl refuses the identity, or what else was asked for
+   */
+  static client(options: ContextOptions & { readonly trust: Trust }): TlsContext {
+    const context = new TlsContext("client", options);
+    try {
+      const { authorities, pins = [] } = options.trust;
+      const pinsOnly = authorities.length === 0 && pins.length > 0;
+      context.#believe(options.trust);
+      const verify = pinsOnly ? verifyPinned() : verifyAuthorities();
+      libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify.pointer);
+      return context;
+    } catch (error) {
+      context[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    libssl().SSL_CTX_free(this.pointer);
+  }
+
+  #configure({ identity, settings = {}, maxVersion, sealedByKernel }: ContextOptions): void {
+    const { SSL_CTX_ctrl, SSL_CTX_set_options, SSL_CTX_set_verify_depth } = libssl();
+    const least = settings.minVersion === "1.3" ? SSL.TLS1_3_VERSION : SSL.TLS1_2_VERSION;
+    this.#control(SSL.SSL_CTRL_SET_MIN_PROTO_VERSION, least);
+    if (maxVersion) this.#control(SSL.SSL_CTRL_SET_MAX_PROTO_VERSION, SSL.TLS1_2_VERSION);
+    const mode = SSL.SSL_MODE_ENABLE_PARTIAL_WRITE | SSL.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+      SSL.SSL_MODE_RELEASE_BUFFERS;
+    SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_MODE, BigInt(mode), null);
+    const options = SSL.SSL_OP_NO_RENEGOTIATION | SSL.SSL_OP_CIPHER_SERVER_PREFERENCE |
+      (sealedByKernel ? SSL.SSL_OP_ENABLE_KTLS : 0);
+    SSL_CTX_set_options(this.pointer, BigInt(options));
+    SSL_CTX_set_verify_depth(this.pointer, CHAIN_DEPTH);
+    this.#allow(settings.ciphers ?? strongCiphers);
+    if (identity) this.#present(identity);
+  }
+
+  #control(command: number, value: number): void {
+    if (libssl().SSL_CTX_ctrl(this.pointer, command, BigInt(value), null) !== 1n) {
+      throw refusedBy("SSL_CTX_ctrl");
+    }
+  }
+
+  #allow(ciphers: readonly string[]): void {
+    const { SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites } = libssl();
+    const modern = ciphers.filter((name) => name.startsWith("TLS_"));
+    const older = ciphers.filter((name) => !name.startsWith("TLS_"));
+    if (SSL_CTX_set_ciphersuites(this.pointer, cString(modern.join(":"))) !== 1) {
+      throw refusedBy("SSL_CTX_set_ciphersuites");
+    }
+    // An empty list is refused. Without suites of its own TLS 1.2 fails in the handshake.
+    if (older.length > 0 && SSL_CTX_set_cipher_list(this.pointer, cString(older.join(":"))) !== 1) {
+      throw refusedBy("SSL_CTX_set_cipher_list");
+    }
+    if (older.length === 0) {
+      this.#control(SSL.SSL_CTRL_SET_MIN_PROTO_VERSION, SSL.TLS1_3_VERSION);
+    }
+    if (modern.length === 0) {
+      this.#control(SSL.SSL_CTRL_SET_MAX_PROTO_VERSION, SSL.TLS1_2_VERSION);
+    }
+  }
+
+  #present({ certificate, key }: Identity): void {
+    const { SSL_CTX_use_certificate, SSL_CTX_use_PrivateKey, SSL_CTX_ctrl } = libssl();
+    let index = 0;
+    for (using each of readAll(certificate, "X509")) {
+      const taken = index++ === 0
+        ? SSL_CTX_use_certificate(this.pointer, each.pointer) === 1
+        // 1: with a reference of its own, as SSL_CTX_add1_chain_cert has it.
+        : SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_CHAIN_CERT, 1n, each.pointer) === 1n;
+      if (!taken) throw refusedBy("the certificate");
+    }
+    for (using privateKey of readAll(key, "PrivateKey")) {
+      // It also compares the key with the certificate.
+      if (SSL_CTX_use_PrivateKey(this.pointer, privateKey.pointer) !== 1) {
+        throw refusedBy("the private key");
+      }
+    }
+  }
+
+  #believe({ authorities, revocationLists = [] }: Trust): void {
+    const { SSL_CTX_get_cert_store, SSL_CTX_set_default_verify_paths } = libssl();
+    const { X509_STORE_add_cert, X509_STORE_add_crl, X509_STORE_set_flags } = libcrypto();
+    if (authorities.length === 0) SSL_CTX_set_default_verify_paths(this.pointer);
+    const store = SSL_CTX_get_cert_store(this.pointer);
+    for (using each of authorities.flatMap((pem) => readAll(pem, "X509"))) {
+      if (X509_STORE_add_cert(store, each.pointer) !== 1) {
+        throw refusedBy("an authority's certificate");
+      }
+    }
+    for (using list of revocationLists.flatMap((pem) => readAll(pem, "CRL"))) {
+      if (X509_STORE_add_crl(store, list.pointer) !== 1) throw refusedBy("a revocation list");
+    }
+    if (revocationLists.length > 0) {
+      const flags = SSL.X509_V_FLAG_CRL_CHECK | SSL.X509_V_FLAG_CRL_CHECK_ALL;
+      X509_STORE_set_flags(store, BigInt(flags));
+    }
+  }
+
+  #askForCertificate(authentication: ClientAuthentication | undefined): void {
+    const { SSL_CTX_set_verify, SSL_CTX_set_num_tickets, SSL_CTX_set_session_id_context } =
+      libssl();
+    // One is enough for a client that comes back, and each costs both sides a record.
+    SSL_CTX_set_num_tickets(this.pointer, 1n);
+    const name = new TextEncoder().encode("verbseal");
+    // Without it a client with a certificate cannot resume (SSL_CTX_set_session_id_context(3)).
+    SSL_CTX_set_session_id_context(this.pointer, name, name.length);
+    if (!authentication) return;
+    this.#believe(authentication.trust);
+    const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
+    SSL_CTX_set_verify(this.pointer, SSL.SSL_VERIFY_PEER | required, null);
+    for (const pem of authentication.trust.authorities) {
+      for (using each of readAll(pem, "X509")) {
+        libssl().SSL_CTX_add_client_CA(this.pointer, each.pointer);
+      }
+    }
+  }
+
+  #selectProtocol(protocols: readonly string[]): void {
+    if (protocols.length === 0) return;
+    const key = protocols.join(" ");
+    let index = protocolLists.findIndex((list) => list.key === key);
+    if (index < 0) index = protocolLists.push({ key, wire: wireList(protocols) }) - 1;
+    // Null would read as the first list just as well, but C takes a pointer for anything.
+    const argument = pointerAt(BigInt(index));
+    libssl().SSL_CTX_set_alpn_select_cb(this.pointer, selectCallback().pointer, argument);
+  }
+}
+
+/** Protocols as ALPN has them: each with its length before it (RFC 7301, section 3.1). */
+export function wireList(protocols: readonly string[]): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(protocols.flatMap((name) => {
+    const bytes = new TextEncoder().encode(name);
+    return [bytes.length, ...bytes];
+  }));
+}
+
+/** Lists of protocols that listeners of this thread agree on; there are two or three. */
+const protocolLists: { readonly key: string; readonly wire: Uint8Array<ArrayBuffer> }[] = [];
+
+type SelectCallback = Deno.UnsafeCallback<{
+  readonly parameters: readonly ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"];
+  readonly result: "i32";
+}>;
+
+let callback: SelectCallback | undefined;
+
+/** C's way to ask which protocol it shall be: as long as the thread lives, as contexts outlive us. */
+function selectCallback(): SelectCallback {
+  return callback ??= new Deno.UnsafeCallback(
+    {
+      parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"],
+      result: "i32",
+    } as const,
+    (_ssl, out, outLength, offered, length, argument) => {
+      const { wire } = protocolLists[Number(addressOf(argument))]!;
+      const found = libssl()
+        .SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
+      return found === SSL.OPENSSL_NPN_NEGOTIATED
+        ? SSL.SSL_TLSEXT_ERR_OK
+        : SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
+    },
+  );
+}
+
+/** What PEM holds of one kind: of certificates and lists all, and one private key. */
+function readAll(pem: string, kind: "X509" | "CRL" | "PrivateKey"): CryptoObject[] {
+  const crypto = libcrypto();
+  const [read, free] = {
+    X509: [crypto.PEM_read_bio_X509, crypto.X509_free] as const,
+    CRL: [crypto.PEM_read_bio_X509_CRL, crypto.X509_CRL_free] as const,
+    PrivateKey: [crypto.PEM_read_bio_PrivateKey, crypto.EVP_PKEY_free] as const,
+  }[kind];
+  const bytes = new TextEncoder().encode(pem);
+  clearErrors();
+  using bio = new CryptoObject(crypto.BIO_new_mem_buf(bytes, bytes.length), crypto.BIO_free);
+  const found: CryptoObject[] = [];
+  for (;;) {
+    const pointer = read(bio.pointer, null, null, null);
+    if (pointer === null) break;
+    found.push(new CryptoObject(pointer, free));
+    if (kind === "PrivateKey") break;
+  }
+  bytes.fill(0);
+  if (found.length === 0) throw refusedBy(`what should be PEM of ${kind}`);
+  // The end of the text leaves an error of its own.
+  clearErrors();
+  return found;
+}
+
+function refusedBy(what: string): TlsError {
+  const why = takeError()?.text ?? "for no reason that it told";
+  return new TlsError(
+    "openssl",
+    `OpenSSL does not take ${what}: ${why}`,
+    "Look at the file with openssl x509 -text or openssl pkey -text",
+  );
+}

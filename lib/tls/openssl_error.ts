@@ -1,0 +1,34 @@
+import { textOf } from "../../ffi/layout.ts";
+import { libcrypto } from "../../ffi/libcrypto.ts";
+import { clearErrors } from "./x509.ts";
+
+/** Of a packed error (ERR_GET_LIB and ERR_GET_REASON of openssl/err.h). */
+const REASON_BITS = 23n;
+const SYSTEM_FLAG = 0x8000_0000n;
+
+const text = new Uint8Array(256);
+
+/** An entry of OpenSSL's queue of errors, which each thread has one of. */
+export interface OpensslFailure {
+  /** Number of the library that failed, such as ERR_LIB_SSL. */
+  readonly library: number;
+  /** One of that library's reasons; 1000 and an alert's number for an alert from the peer. */
+  readonly reason: number;
+  /** As OpenSSL words it. */
+  readonly text: string;
+}
+
+/** Takes the first error since {@linkcode clearErrors}, and forgets the others; undefined where there is none. */
+export function takeError(): OpensslFailure | undefined {
+  const code = libcrypto().ERR_get_error();
+  if (code === 0n) return undefined;
+  libcrypto().ERR_error_string_n(code, text, BigInt(text.length));
+  clearErrors();
+  const words = textOf(text);
+  const system = (code & SYSTEM_FLAG) !== 0n;
+  return {
+    library: system ? 2 : Number(code >> REASON_BITS & 0xffn),
+    reason: Number(code & (1n << REASON_BITS) - 1n),
+    text: words.split(":").slice(4).join(":") || words,
+  };
+}

@@ -1,0 +1,3 @@
+import { testBackend } from "./backend_tests.ts";
+
+testBackend("openssl");
