@@ -49,6 +49,8 @@ interface Place {
   readonly optionValues: ReadonlyMap<string, Candidates>;
   /** Candidates for each argument that is not an option. */
   readonly arguments: readonly Candidates[];
+  /** The last of them may be given again and again. */
+  readonly variadic: boolean;
 }
 
 function placesOf(command: Command): Place[] {
@@ -68,6 +70,7 @@ function placesOf(command: Command): Place[] {
       : command.registeredArguments.map((argument) =>
         candidates(argument.name(), argument.argChoices)
       ),
+    variadic: command.registeredArguments.at(-1)?.variadic === true,
   };
   return [place, ...command.commands.flatMap(placesOf)];
 }
@@ -97,7 +100,7 @@ function linesOf(candidates: Candidates): string[] {
     : candidates.map(({ text, description }) => description ? `${text}\t${description}` : text);
 }
 
-/** A table from what the shell knows to what may follow. */
+/** A table from what the shell knows to what may follow; a star at the end is any position. */
 function tables(places: readonly Place[]) {
   return {
     commands: places.slice(1).map(({ path }) => path),
@@ -108,8 +111,11 @@ function tables(places: readonly Place[]) {
       [...optionValues].map(([name, values]) => [`${path} ${name}`, linesOf(values)])
     ),
     options: places.map(({ path, options }): [string, string[]] => [path, linesOf(options)]),
-    arguments: places.flatMap(({ path, arguments: values }): [string, string[]][] =>
-      values.map((value, position) => [`${path} ${position}`, linesOf(value)])
+    arguments: places.flatMap(({ path, arguments: values, variadic }): [string, string[]][] =>
+      values.map((value, position) => {
+        const any = variadic && position === values.length - 1;
+        return [`${path} ${any ? "*" : position}`, linesOf(value)];
+      })
     ),
   };
 }
@@ -118,11 +124,12 @@ function tables(places: readonly Place[]) {
 function candidatesFunction(places: readonly Place[]): string {
   const { commands, valued, optionValues, options, arguments: values } = tables(places);
   const quote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
+  const pattern = (text: string) => quote(text).replace(/\*'$/, "'*");
   const patterns = (texts: string[]) => texts.map(quote).join("|");
+  const print = (lines: string[]) =>
+    lines.length === 0 ? "" : `printf '%s\\n' ${lines.map(quote).join(" ")}`;
   const cases = (table: [string, string[]][]) =>
-    table.filter(([, lines]) => lines.length > 0)
-      .map(([key, lines]) => `      ${quote(key)}) printf '%s\\n' ${lines.map(quote).join(" ")} ;;`)
-      .join("\n");
+    table.map(([key, lines]) => `      ${pattern(key)}) ${print(lines)} ;;`).join("\n");
   return `
 _verbseal_candidates() {
   local place=verbseal position=0 option=
@@ -197,12 +204,10 @@ function fishScript(places: readonly Place[]): string {
   const { commands, valued, optionValues, options, arguments: values } = tables(places);
   const quote = (text: string) => `'${text.replaceAll(/[\\']/g, "\\$&")}'`;
   const patterns = (texts: string[]) => texts.map(quote).join(" ");
+  const print = (lines: string[]) =>
+    lines.length === 0 ? "" : `printf '%s\\n' ${lines.map(quote).join(" ")}`;
   const cases = (table: [string, string[]][]) =>
-    table.filter(([, lines]) => lines.length > 0)
-      .map(([key, lines]) =>
-        `      case ${quote(key)}; printf '%s\\n' ${lines.map(quote).join(" ")}`
-      )
-      .join("\n");
+    table.map(([key, lines]) => `      case ${quote(key)}; ${print(lines)}`).join("\n");
   return `# Completes verbseal in fish: verbseal completion fish > ~/.config/fish/completions/verbseal.fish
 function __verbseal_candidates
   set -l words (commandline -opc)[2..] (commandline -ct)

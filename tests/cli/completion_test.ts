@@ -13,6 +13,7 @@ client.command("put <host> <local-file> [remote-name]")
   .option("--root <directory>", "folder")
   .option("--port <number>", "port")
   .option("-q, --quiet", "say less");
+client.command("show <host> <file...>").summary("print files");
 program.command("serve").summary("be a server");
 
 /**
@@ -54,7 +55,7 @@ const cases: [line: string, offered: string[]][] = [
   ["verbseal --log-level ", ["debug", "error", "info", "warning"]],
   ["verbseal --log-level debug --json se", ["serve"]],
   ["verbseal serve --", everywhere],
-  ["verbseal client ", ["put"]],
+  ["verbseal client ", ["put", "show"]],
   ["verbseal client put --seal ", ["aes-256-gcm", "off"]],
   ["verbseal client put --s", ["--seal"]],
   ["verbseal client put ", []],
@@ -62,6 +63,9 @@ const cases: [line: string, offered: string[]][] = [
   ["verbseal client put --port 1 host d", ["data.bin"]],
   ["verbseal client put host data.bin ", []],
   ["verbseal client put --port ", []],
+  ["verbseal client show ", []],
+  ["verbseal client show host d", ["data.bin"]],
+  ["verbseal client show host data.bin data.bin d", ["data.bin"]],
   ["verbseal client put --ca da", ["data.bin"]],
   ["verbseal client put --root ", ["photos/"]],
 ];
