@@ -265,6 +265,11 @@ function timeAt(address: bigint): number {
   return time;
 }
 
+/** Until when an answer is to be passed on, in milliseconds since 1970. */
+export function freshUntil({ thisUpdate, nextUpdate = thisUpdate + clockSkew }: OcspAnswer) {
+  return nextUpdate;
+}
+
 function checkTimes({ thisUpdate, nextUpdate = thisUpdate }: OcspAnswer, now: number): void {
   if (thisUpdate > now + clockSkew) {
     throw new TlsError(

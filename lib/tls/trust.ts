@@ -139,7 +139,8 @@ async function readKey(path: string, otherwise: string): Promise<string> {
   }
 }
 
-function unreadable(path: string, otherwise: string, error: unknown): TlsError {
+/** A file could not be read, and why. */
+export function unreadable(path: string, otherwise: string, error: unknown): TlsError {
   if (error instanceof Deno.errors.NotFound) {
     return new TlsError(
       "file_missing",
