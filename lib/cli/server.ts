@@ -3,6 +3,7 @@ import { Option } from "commander";
 import type { Connect } from "../control/messages.ts";
 import { chooseDevice } from "../rdma/provider.ts";
 import { PsnSource } from "../security/psn.ts";
+import { MessageServer } from "../services/message_server.ts";
 import { type ServerServices, serviceNames, startWorkers } from "../services/server_services.ts";
 import { portChooser } from "../services/port_choice.ts";
 import { Directory } from "../services/file_system.ts";
@@ -20,7 +21,14 @@ import { outputOf } from "./output.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import { stopSignal } from "./stop_signal.ts";
-import { byteSize, duration, host, wholeNumber } from "./values.ts";
+import {
+  byteSize,
+  duration,
+  host,
+  type ListenAddress,
+  listenAddress,
+  wholeNumber,
+} from "./values.ts";
 
 const log = logger("server");
 
@@ -42,6 +50,8 @@ interface ServerOptions {
   readonly idleTimeout: number;
   readonly drainTimeout: number;
   readonly maxMessage: number;
+  readonly messagesListen?: ListenAddress;
+  readonly maxMessageClients: number;
   readonly lentMemory: number;
 }
 
@@ -119,6 +129,17 @@ export function addServerCommand(program: Command): void {
       limits.messageBytes,
     )
     .option(
+      "--messages-listen <address>",
+      "also serve messages to TLS clients without RDMA there: :PORT on the address above",
+      listenAddress,
+    )
+    .option(
+      "--max-message-clients <count>",
+      "such clients at once",
+      wholeNumber(1, 1e6),
+      limits.messageClients,
+    )
+    .option(
       "--lent-memory <bytes>",
       "size of the region that each session can WRITE and READ",
       byteSize(4096, 2 ** 30),
@@ -131,6 +152,10 @@ export function addServerCommand(program: Command): void {
         [
           "verbseal server --cert s.pem --key s.key --root /srv/files --device mlx5_0:1",
           "on port 1 of one device",
+        ],
+        [
+          "verbseal server --messages-listen :4242",
+          "messages on a second port too, for clients that speak TLS alone",
         ],
         ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
       ),
@@ -152,6 +177,7 @@ function limitsOf(options: ServerOptions): Limits {
     idleSeconds: options.idleTimeout,
     drainSeconds: options.drainTimeout,
     messageBytes: options.maxMessage,
+    messageClients: options.maxMessageClients,
     lentBytes: options.lentMemory,
   };
 }
@@ -169,15 +195,19 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   using listening = new DisposableStack();
   const listener = listen({ hostname: options.address, port: options.port, identity });
   listening.defer(() => listener.close());
+  const messageListener = options.messagesListen &&
+    listen({ hostname: options.address, ...options.messagesListen, identity, protocols: [] });
+  listening.defer(() => messageListener?.close());
   const chosen = chooseDevice(options.device, listener.address.hostname);
   if (options.connect === "cm") checkManageable(chosen.provider, chosen.reason);
   const managed = options.connect === "cm"
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;
   await using workers = startWorkers(services, options.workers);
+  const admission = new Admission(limits);
   const server = new Server(listener, {
     limits,
-    admission: new Admission(limits),
+    admission,
     psns: new PsnSource(),
     services: serviceNames(services),
     transports: ["rdma"],
@@ -188,17 +218,26 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     selectPort: portChooser(options.device),
     openDataPath: (path) => workers.openDataPath(path),
   });
+  const messageServer = messageListener &&
+    new MessageServer(messageListener, { limits, admission });
   const address = endpointText(listener.address);
   const facts = {
     address,
+    ...(messageListener ? { messagesAddress: endpointText(messageListener.address) } : {}),
     ...choiceFacts(chosen),
     services: serviceNames(services),
     workers: options.workers,
   };
   log.info("listening", facts);
   const output = outputOf(command);
-  if (output.json) output.result({ listening: { ...facts, address: listener.address } }, "");
-  await server.run(stopping.signal);
+  if (output.json) {
+    const addresses = {
+      address: listener.address,
+      ...(messageListener ? { messagesAddress: messageListener.address } : {}),
+    };
+    output.result({ listening: { ...facts, ...addresses } }, "");
+  }
+  await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
 }
 
 /** Fails early where the workers would fail for each session. */

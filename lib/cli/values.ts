@@ -66,6 +66,22 @@ export function endpoint(defaultPort: number): Parse<Endpoint> {
   };
 }
 
+/** Where to listen; without a host, where the program listens anyway. */
+export interface ListenAddress {
+  readonly hostname?: string;
+  readonly port: number;
+}
+
+/** `:PORT`, `HOST:PORT` or `[IPV6]:PORT`; port 0 lets the system choose. */
+export function listenAddress(text: string): ListenAddress {
+  const [, hostname, digits] = /^(\[[^\]]*\]|[^:]*):(\d+)$/.exec(text) ?? [];
+  if (hostname === undefined || digits === undefined) {
+    throw new InvalidArgumentError("It must be :PORT, HOST:PORT or [IPV6]:PORT.");
+  }
+  const port = wholeNumber(0, 65535)(digits);
+  return hostname === "" ? { port } : { ...endpoint(port)(hostname), port };
+}
+
 /** A parser of an option that may be given more than once, for commander to call each time. */
 export function repeated<T>(parse: Parse<T>): (text: string, before: T[] | undefined) => T[] {
   return (text, before = []) => [...before, parse(text)];

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { RdmaError } from "../errors.ts";
 import {
   MessageKind,
@@ -9,36 +10,52 @@ import {
 /** Questions of the message service. */
 export type Question = "ECHO" | "REVERSE" | "TIME";
 
-const kinds = [MessageKind.ECHO, MessageKind.REVERSE, MessageKind.TIME];
+const questions = new Map<MessageKind, Question>([
+  [MessageKind.ECHO, "ECHO"],
+  [MessageKind.REVERSE, "REVERSE"],
+  [MessageKind.TIME, "TIME"],
+]);
 
 /** The server's side: answers each message with one of the same id. */
 export const messageService: ServiceDefinition = {
   name: "messages",
-  kinds,
+  kinds: [...questions.keys()],
   start: (access) => ({
-    message: (kind, id, body) => access.send(MessageKind.ANSWER, id, answer(kind, body)),
+    message: (kind, id, body) =>
+      access.send(MessageKind.ANSWER, id, answer(questions.get(kind)!, body)),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   }),
 };
 
-function answer(kind: MessageKind, body: Uint8Array): Uint8Array {
-  switch (kind) {
-    case MessageKind.REVERSE:
-      return reverse(body);
-    case MessageKind.TIME:
-      return new TextEncoder().encode(new Date().toISOString());
-    default:
+/** The answer's body; it may be the question's own. */
+export function answer(question: Question, body: Uint8Array): Uint8Array {
+  switch (question) {
+    case "ECHO":
       return body;
+    case "REVERSE":
+      return reverse(body);
+    case "TIME":
+      return new TextEncoder().encode(new Date().toISOString());
   }
 }
 
 /** Text backwards by characters, so that it stays text; what is not UTF-8 backwards by bytes. */
 export function reverse(body: Uint8Array): Uint8Array {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(body);
-    return new TextEncoder().encode([...text].reverse().join(""));
-  } catch {
-    return body.toReversed();
+  const reversed = body.toReversed();
+  if (!isUtf8(body)) return reversed;
+  // A character's first byte came before those that continue it, and stands behind them now.
+  let start = 0;
+  for (let end = 1; end <= reversed.length; end++) {
+    if ((reversed[end - 1]! & 0xc0) === 0x80) continue;
+    if (end - start > 1) swapEnds(reversed, start, end);
+    start = end;
+  }
+  return reversed;
+}
+
+function swapEnds(bytes: Uint8Array, start: number, end: number): void {
+  for (let low = start, high = end - 1; low < high; low++, high--) {
+    [bytes[low], bytes[high]] = [bytes[high]!, bytes[low]!];
   }
 }
 

@@ -16,6 +16,8 @@ export interface Limits {
   readonly drainSeconds: number;
   /** Bytes of a message. */
   readonly messageBytes: number;
+  /** Connections at once of the message service for plain TLS clients. */
+  readonly messageClients: number;
   /** Bytes of the region that the memory service lends to a session. */
   readonly lentBytes: number;
 }
@@ -29,5 +31,6 @@ export const defaultLimits: Limits = {
   idleSeconds: 30,
   drainSeconds: 10,
   messageBytes: 2 ** 20,
+  messageClients: 5000,
   lentBytes: 2 ** 20,
 };

@@ -46,6 +46,8 @@ export function verbsealIn(
 /** A server that listens. Disposing it ends it. */
 export interface RunningServer extends AsyncDisposable {
   readonly port: number;
+  /** With `--messages-listen`. */
+  readonly messagesPort: number | undefined;
   readonly pid: number;
   /** Tells it to end, and gives its exit status and its log. */
   stop(): Promise<{ status: number; log: string }>;
@@ -71,6 +73,7 @@ export async function startServer(
   // It says one thing only, when it listens.
   const { value } = await lines.read();
   if (value === undefined) throw new Error(`the server ended: ${await log}`);
+  const { address, messagesAddress } = JSON.parse(value).listening;
   let ended: ReturnType<RunningServer["stop"]> | undefined;
   const end = async () => {
     child.kill("SIGTERM");
@@ -80,7 +83,8 @@ export async function startServer(
   };
   const stop = () => ended ??= end();
   return {
-    port: JSON.parse(value).listening.address.port,
+    port: address.port,
+    messagesPort: messagesAddress?.port,
     pid: child.pid,
     stop,
     async [Symbol.asyncDispose]() {

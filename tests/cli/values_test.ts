@@ -5,6 +5,7 @@ import {
   duration,
   endpoint,
   host,
+  listenAddress,
   type Parse,
   repeated,
   wholeNumber,
@@ -56,6 +57,16 @@ Deno.test("an endpoint is a host with or without a port, IPv6 addresses in brack
     "[10.0.0.1]:1",
   ]);
   assertRefused(parse, ["a:b:c", "[host]:1", "a b:1"]);
+});
+
+Deno.test("where to listen has a port, and a host unless the program has one", () => {
+  assertEquals(listenAddress(":4242"), { port: 4242 });
+  assertEquals(listenAddress(":0"), { port: 0 });
+  assertEquals(listenAddress("localhost:1"), { hostname: "localhost", port: 1 });
+  assertEquals(listenAddress("10.0.0.1:5000"), { hostname: "10.0.0.1", port: 5000 });
+  assertEquals(listenAddress("[::]:4242"), { hostname: "::", port: 4242 });
+  assertRefused(listenAddress, ["", "4242", "host", "host:", "::1", "::1:4242", ":65536", ":x"]);
+  assertRefused(listenAddress, ["a:1:2", "[host]:1", "[10.0.0.1]:1", "[]:1", "a b:1"]);
 });
 
 Deno.test("a host is a name or an address, and an international name is put into ASCII", () => {

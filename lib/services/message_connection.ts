@@ -1,0 +1,152 @@
+import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import type { Admission } from "../session/admission.ts";
+import type { Limits } from "../session/limits.ts";
+import { logger } from "../telemetry/log.ts";
+import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
+import { handshakeTimeout } from "../tls/failure.ts";
+import { answerTo, RequestBuffer } from "./plain_messages.ts";
+
+const log = logger("messages");
+
+/** Bytes handed to TLS at once: a slow client that reads so many is not silent. */
+const PART_BYTES = 65536;
+
+/** What all connections of a message server share. */
+export interface MessageServerContext {
+  readonly limits: Limits;
+  readonly admission: Admission;
+}
+
+/** One plain TLS client, from its TCP connection to its one log line. */
+export class MessageConnection {
+  readonly #context: MessageServerContext;
+  readonly #incoming: IncomingConnection;
+  #tls: TlsConnection | undefined;
+  /** Nothing is owed to the client: every request that it has finished is answered. */
+  #waiting = false;
+  #requests = 0;
+  #lastActive = performance.now();
+  #idleTimer: number | undefined;
+  #drainTimer: number | undefined;
+  #closing: Promise<void> | undefined;
+  /** Why this side ended the connection. */
+  #cut: VerbsealError | undefined;
+
+  constructor(context: MessageServerContext, incoming: IncomingConnection) {
+    this.#context = context;
+    this.#incoming = incoming;
+  }
+
+  /** Serves the client. Never throws: whatever happens ends in one log line. */
+  async run(): Promise<void> {
+    const peer = endpointText(this.#incoming.peerAddress);
+    const started = performance.now();
+    const facts = () => ({
+      peer,
+      requests: this.#requests,
+      seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
+    });
+    try {
+      this.#tls = await this.#establish();
+      await this.#serve(this.#tls);
+      log.info("message client gone", { ...facts(), reason: "closed" });
+    } catch (error) {
+      const why = this.#cut ?? error;
+      const code = why instanceof VerbsealError ? why.code : "internal";
+      const level = code === "shutdown" ? "info" : "warning";
+      log[level]("message client gone", { ...facts(), reason: code, detail: errorText(why) });
+    } finally {
+      clearTimeout(this.#idleTimer);
+      clearTimeout(this.#drainTimer);
+      await (this.#tls ? this.#close(this.#tls) : this.#incoming.abort());
+    }
+  }
+
+  /** Ends the connection once the requests that it has finished are answered, or after `seconds`. */
+  stop(seconds: number): void {
+    if (this.#closing) return;
+    const why = this.#cut ??= new VerbsealError("shutdown", "the server is stopping");
+    if (!this.#tls) this.#cutOff(why);
+    else if (this.#waiting) this.#close(this.#tls);
+    else this.#drainTimer = setTimeout(() => this.#cutOff(why), seconds * 1000);
+  }
+
+  async #establish(): Promise<TlsConnection> {
+    const { peerAddress } = this.#incoming;
+    const { handshakeSeconds } = this.#context.limits;
+    using _place = this.#context.admission.connection(peerAddress.hostname);
+    const deadline = setTimeout(
+      () => this.#cutOff(handshakeTimeout(peerAddress, handshakeSeconds)),
+      handshakeSeconds * 1000,
+    );
+    try {
+      return await this.#incoming.handshake();
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+
+  /** Answers requests until the client ends the connection, or the server stops. */
+  async #serve(tls: TlsConnection): Promise<void> {
+    const requests = new RequestBuffer(this.#context.limits.messageBytes);
+    this.#watchSilence(tls);
+    while (!this.#cut) {
+      this.#waiting = true;
+      const count = await tls.read(requests.space());
+      this.#waiting = false;
+      if (count === null || this.#cut) break;
+      this.#lastActive = performance.now();
+      requests.filled(count);
+      await this.#answer(tls, requests);
+    }
+    if (this.#cut) throw this.#cut;
+    if (!requests.atBoundary) {
+      throw new ProtocolError("message_cut_off", "the connection ended within a message");
+    }
+  }
+
+  /** Nothing more is read until all answers are written, so a client that reads none has to wait. */
+  async #answer(tls: TlsConnection, requests: RequestBuffer): Promise<void> {
+    const writing: Promise<void>[] = [];
+    try {
+      for (const request of requests.requests()) {
+        this.#requests += 1;
+        const answer = answerTo(request);
+        for (let at = 0; at < answer.length; at += PART_BYTES) {
+          writing.push(tls.write(answer.subarray(at, at + PART_BYTES)));
+          // Short answers leave together; of long ones no more than a part is under way.
+          if (answer.length > PART_BYTES) await Promise.all(writing.splice(0));
+          this.#lastActive = performance.now();
+        }
+      }
+    } finally {
+      await Promise.all(writing);
+      this.#lastActive = performance.now();
+    }
+  }
+
+  /** One timer that looks when silence may have lasted too long: traffic moves none. */
+  #watchSilence(tls: TlsConnection): void {
+    const { idleSeconds } = this.#context.limits;
+    const left = this.#lastActive + idleSeconds * 1000 - performance.now();
+    if (left > 0) {
+      this.#idleTimer = setTimeout(() => this.#watchSilence(tls), left);
+      return;
+    }
+    const what = this.#waiting ? "sent" : "read";
+    const why = `the client has ${what} nothing for ${idleSeconds} seconds`;
+    this.#cut ??= new TlsError("idle_timeout", why);
+    if (this.#waiting) this.#close(tls);
+    else tls.abort();
+  }
+
+  #cutOff(why: VerbsealError): void {
+    this.#cut ??= why;
+    (this.#tls ?? this.#incoming).abort();
+  }
+
+  /** Closes so that what was written arrives; a read that waits ends then. */
+  #close(tls: TlsConnection): Promise<void> {
+    return this.#closing ??= tls.close();
+  }
+}

@@ -1,0 +1,46 @@
+import { logger } from "../telemetry/log.ts";
+import { endpointText, type IncomingConnection, type TlsListener } from "../tls/connection.ts";
+import { MessageConnection, type MessageServerContext } from "./message_connection.ts";
+
+const log = logger("messages");
+
+/** Serves messages to plain TLS clients, until it is told to stop. */
+export class MessageServer {
+  readonly #listener: TlsListener;
+  readonly #context: MessageServerContext;
+  readonly #connections = new Map<MessageConnection, Promise<void>>();
+
+  /** @param listener asks for no protocol: plain clients offer none */
+  constructor(listener: TlsListener, context: MessageServerContext) {
+    this.#listener = listener;
+    this.#context = context;
+  }
+
+  /** Runs until the signal aborts; then accepts no more, and lets requests be answered. */
+  async run(signal: AbortSignal): Promise<void> {
+    const stop = () => this.#listener.close();
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    for await (const incoming of this.#listener) this.#take(incoming);
+    const running = [...this.#connections];
+    for (const [connection] of running) connection.stop(this.#context.limits.drainSeconds);
+    await Promise.all(running.map(([, ended]) => ended));
+  }
+
+  #take(incoming: IncomingConnection): void {
+    const { messageClients } = this.#context.limits;
+    if (this.#connections.size >= messageClients) {
+      const peer = endpointText(incoming.peerAddress);
+      incoming.abort();
+      log.warning("message client refused", {
+        peer,
+        reason: "message_clients",
+        detail: `the server has its ${messageClients} message clients`,
+      });
+      return;
+    }
+    const connection = new MessageConnection(this.#context, incoming);
+    const ended = connection.run().finally(() => this.#connections.delete(connection));
+    this.#connections.set(connection, ended);
+  }
+}
