@@ -12,7 +12,7 @@ export function listenFailure(endpoint: Endpoint, error: unknown): VerbsealError
     return new VerbsealError(
       "port_in_use",
       `Another program listens on ${address} already`,
-      "Stop it, or choose another port with --port",
+      "Stop it, or choose another port",
       options,
     );
   }
@@ -20,7 +20,7 @@ export function listenFailure(endpoint: Endpoint, error: unknown): VerbsealError
     return new VerbsealError(
       "port_forbidden",
       `This user may not listen on ${address}`,
-      "Choose a port above 1023 with --port",
+      "Choose a port above 1023",
       options,
     );
   }
