@@ -72,14 +72,18 @@ for (const keyType of keyTypes) {
     }, { keyType }));
 }
 
-Deno.test("a key that is kept stays as it is, whoever may read its file", () =>
+Deno.test("a key that is kept stays as it is, and its file belongs to whom it did", () =>
   withLeaf(async (folder, leaf) => {
     const key = `${folder}/leaf.key`;
-    await Deno.chmod(key, 0o640);
+    // Root's renewals must not lock a server out that runs as another user.
+    if (Deno.uid() === 0) await Deno.chown(key, 1234, 5678);
+    await Deno.chmod(key, 0o660);
+    const { uid, gid } = await Deno.stat(key);
     const [before, text] = [await publicKeyOf(leaf), await Deno.readTextFile(key)];
     await renewCertificate(authority, leaf, { keepKey: true });
     assertEquals([await publicKeyOf(leaf), await Deno.readTextFile(key)], [before, text]);
-    assertEquals((await Deno.stat(key)).mode! & 0o777, 0o640);
+    const after = await Deno.stat(key);
+    assertEquals([after.uid, after.gid, after.mode! & 0o777], [uid, gid, 0o660]);
     assertEquals([...Deno.readDirSync(folder)].length, 4);
   }));
 
