@@ -2,6 +2,10 @@ import { library } from "./library.ts";
 
 /** libcrypto of OpenSSL 3: keys, certificates, their revocation, and the queue of errors. Names are C's. */
 export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl3" }, {
+  OpenSSL_version_num: {
+    parameters: [],
+    result: "u64", // unsigned long
+  },
   ERR_get_error: {
     parameters: [],
     result: "u64", // unsigned long

@@ -155,6 +155,13 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i64", // long
   },
+  SSL_set_options: {
+    parameters: [
+      "pointer", // SSL *s
+      "u64", // uint64_t op
+    ],
+    result: "u64",
+  },
   SSL_set_fd: {
     parameters: [
       "pointer", // SSL *s
@@ -312,7 +319,6 @@ export const SSL = {
   TLSEXT_NAMETYPE_host_name: 0,
   TLS1_2_VERSION: 0x0303,
   TLS1_3_VERSION: 0x0304,
-  SSL_MODE_ENABLE_PARTIAL_WRITE: 1,
   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER: 2,
   SSL_MODE_RELEASE_BUFFERS: 0x10,
   SSL_OP_ENABLE_KTLS: 1 << 3,

@@ -21,6 +21,7 @@ const backends = { deno, openssl };
 export function listenerBackend(options: ListenOptions): BackendChoice {
   const wanted = [
     ...(options.clientAuthentication ? ["client certificates"] : []),
+    ...(options.kernelProtocol === undefined ? [] : ["kTLS"]),
     ...settingsWanted(options.settings),
   ];
   return choice(wanted);
@@ -28,7 +29,11 @@ export function listenerBackend(options: ListenOptions): BackendChoice {
 
 /** The backend for a connection: Deno's, unless the options ask for what it cannot do. */
 export function dialerBackend(options: DialOptions): BackendChoice {
-  return choice([...trustWanted(options.trust), ...settingsWanted(options.settings)]);
+  return choice([
+    ...trustWanted(options.trust),
+    ...(options.kernel ? ["kTLS"] : []),
+    ...settingsWanted(options.settings),
+  ]);
 }
 
 function choice(wanted: readonly string[]): BackendChoice {

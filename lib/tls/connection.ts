@@ -59,6 +59,28 @@ export interface TlsConnection {
   abort(): void;
 }
 
+/** Which records of a connection the kernel seals and opens (kTLS), and not this process. */
+export interface KernelTls {
+  readonly send: boolean;
+  readonly receive: boolean;
+}
+
+/** A TLS connection for bulk data. */
+export interface DataStream extends Pick<TlsConnection, "read" | "write" | "close" | "abort"> {
+  readonly kernel: KernelTls;
+
+  /**
+   * Sends part of a file after all that was written before; nothing must be written meanwhile. What
+   * the kernel seals goes from its page cache to the network without passing through this process.
+   *
+   * @param descriptor of the file
+   * @param offset in bytes
+   * @param length in bytes; the file must be as long
+   * @throws TlsError when the connection was lost or is closed, or the file is shorter
+   */
+  sendFile(descriptor: number, offset: number, length: number): Promise<void>;
+}
+
 /** A connection that was accepted, before any TLS. */
 export interface IncomingConnection {
   readonly peerAddress: Endpoint;

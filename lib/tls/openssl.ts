@@ -107,7 +107,7 @@ function clientSocket(tcp: Deno.TcpConn, options: DialOptions): TlsSocket {
   building.defer(() => closeQuietly(tcp));
   using context = TlsContext.client(options);
   const descriptor = descriptorFor(tcp.localAddr, tcp.remoteAddr);
-  const socket = new TlsSocket(context.pointer, descriptor, building.move());
+  const socket = TlsSocket.create(context.pointer, descriptor, building.move());
   const { SSL_set_connect_state, SSL_set_alpn_protos, SSL_get0_param } = libssl();
   SSL_set_connect_state(socket.ssl);
   const list = wireList([wanted]);
@@ -240,8 +240,7 @@ class OpensslIncomingConnection implements IncomingConnection {
   async handshake(): Promise<TlsConnection> {
     if (this.#ended) throw new TlsError("connection_closed", "the connection was closed");
     this.#ended = true;
-    const release = closing(this.descriptor);
-    const socket = this.#socket = new TlsSocket(this.context(), this.descriptor, release);
+    const socket = this.#socket = TlsSocket.create(this.context(), this.descriptor);
     try {
       libssl().SSL_set_accept_state(socket.ssl);
       await shakeHands(socket, "server", this.peerAddress);
@@ -259,10 +258,6 @@ class OpensslIncomingConnection implements IncomingConnection {
     this.#ended = true;
     libc().close(this.descriptor);
   }
-}
-
-function closing(descriptor: number): Disposable {
-  return { [Symbol.dispose]: () => libc().close(descriptor) };
 }
 
 const localAddress = new Uint8Array(128);

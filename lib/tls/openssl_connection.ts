@@ -1,11 +1,18 @@
 import { forget, readable, writable } from "../../ffi/epoll.ts";
-import { pointerAt } from "../../ffi/layout.ts";
+import { addressOf, pointerAt } from "../../ffi/layout.ts";
 import { C, errno, libc } from "../../ffi/libc.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
+import { Memory } from "../../ffi/memory.ts";
 import { constants } from "node:os";
 import { TlsError } from "../errors.ts";
-import type { Endpoint, HandshakeFacts, TlsConnection } from "./connection.ts";
+import type {
+  DataStream,
+  Endpoint,
+  HandshakeFacts,
+  KernelTls,
+  TlsConnection,
+} from "./connection.ts";
 import { connectionClosed, type Side } from "./failure.ts";
 import { type OpensslFailure, takeError } from "./openssl_error.ts";
 import { lostConnection } from "./openssl_failure.ts";
@@ -19,8 +26,8 @@ export const lingerMilliseconds = 1000;
 /** Where bytes go that nobody looks at. */
 const passedBy = new Uint8Array(4096);
 
-/** Bytes that one call of SSL_read or SSL_write is given at most. */
-const MOST = 2 ** 30;
+/** Bytes that one call seals or opens at most: other connections have their turn after it. */
+const MOST = 2 ** 18;
 
 /** Why a call of libssl did not do what it was to do. */
 interface Failure {
@@ -38,27 +45,37 @@ export class CallFailure extends Error {
 
 /** An SSL on a non-blocking socket, owned together: both end when it is disposed, once. */
 export class TlsSocket implements Disposable {
-  readonly ssl: Deno.PointerObject;
   #ended = false;
   #draining = false;
 
   /**
-   * @param context SSL_CTX
    * @param descriptor of a connected, non-blocking socket
-   * @param release closes the socket; it is disposed also when this throws
+   * @param release closes it
    */
-  constructor(
-    context: Deno.PointerObject,
+  private constructor(
+    readonly ssl: Deno.PointerObject,
     readonly descriptor: number,
     private readonly release: Disposable,
-  ) {
+  ) {}
+
+  /** The socket of another thread, detached there. */
+  static of(ssl: Deno.PointerObject, descriptor: number): TlsSocket {
+    return new TlsSocket(ssl, descriptor, closing(descriptor));
+  }
+
+  /** An SSL that is new, made of an SSL_CTX. */
+  static create(
+    context: Deno.PointerObject,
+    descriptor: number,
+    release = closing(descriptor),
+  ): TlsSocket {
     const ssl = libssl().SSL_new(context);
     if (ssl === null) {
       release[Symbol.dispose]();
-      throw new TlsError("openssl", `OpenSSL has no room for a connection`);
+      throw new TlsError("openssl", "OpenSSL has no room for a connection");
     }
-    this.ssl = ssl;
     libssl().SSL_set_fd(ssl, descriptor);
+    return new TlsSocket(ssl, descriptor, release);
   }
 
   get ended(): boolean {
@@ -89,6 +106,13 @@ export class TlsSocket implements Disposable {
     else throw failureOf(error);
   }
 
+  /** Lets go of both, without ending them. */
+  detach(): { readonly ssl: bigint; readonly descriptor: number } {
+    this.#ended = true;
+    forget(this.descriptor);
+    return { ssl: addressOf(this.ssl), descriptor: this.descriptor };
+  }
+
   /**
    * Says no more, and listens until the peer has closed or `milliseconds` have passed: a socket
    * closed with bytes unread resets the connection, and the peer may lose the last that was written
@@ -117,12 +141,29 @@ export class TlsSocket implements Disposable {
   }
 }
 
+function closing(descriptor: number): Disposable {
+  return { [Symbol.dispose]: () => libc().close(descriptor) };
+}
+
+function fileTooShort(end: number): TlsError {
+  return new TlsError("file_changed", `A file ends at ${end} that was longer before`);
+}
+
 function failureOf(error: number): CallFailure {
   return new CallFailure({ goodbye: error === SSL.SSL_ERROR_ZERO_RETURN, error: takeError() });
 }
 
+/** A connection on its way to another thread: plain data. Who has it must attach or lose it. */
+export interface DetachedConnection {
+  readonly ssl: bigint;
+  readonly descriptor: number;
+  readonly side: Side;
+  readonly localAddress: Endpoint;
+  readonly peerAddress: Endpoint;
+}
+
 /** A TLS connection of libssl after the handshake. */
-export class OpensslConnection implements TlsConnection {
+export class OpensslConnection implements TlsConnection, DataStream {
   readonly alpn: string | null;
   readonly handshake: HandshakeFacts;
   readonly peerCertificates: readonly Uint8Array[];
@@ -148,6 +189,72 @@ export class OpensslConnection implements TlsConnection {
       if (written === undefined) throw connectionClosed(this.peerAddress);
       return written;
     });
+  }
+
+  /**
+   * The connection in this thread.
+   *
+   * @param detached from {@linkcode detach}, once
+   */
+  static attach(detached: DetachedConnection): OpensslConnection {
+    const { ssl, descriptor, side, localAddress, peerAddress } = detached;
+    const socket = TlsSocket.of(pointerAt(ssl)!, descriptor);
+    return new OpensslConnection(socket, side, localAddress, peerAddress);
+  }
+
+  /**
+   * Gives an accepted connection up, for another thread to go on with it. Nothing must be read or
+   * written at the time; afterwards this object is as good as closed.
+   */
+  detach(): DetachedConnection {
+    const { side, localAddress, peerAddress } = this;
+    return { ...this.#socket.detach(), side, localAddress, peerAddress };
+  }
+
+  get kernel(): KernelTls {
+    const { SSL_get_wbio, SSL_get_rbio } = libssl();
+    const { BIO_ctrl } = libcrypto();
+    const { ssl, ended } = this.#socket;
+    if (ended) return { send: false, receive: false };
+    return {
+      send: BIO_ctrl(SSL_get_wbio(ssl), SSL.BIO_CTRL_GET_KTLS_SEND, 0n, null) > 0n,
+      receive: BIO_ctrl(SSL_get_rbio(ssl), SSL.BIO_CTRL_GET_KTLS_RECV, 0n, null) > 0n,
+    };
+  }
+
+  async sendFile(descriptor: number, offset: number, length: number): Promise<void> {
+    try {
+      await this.#writes.written;
+      if (this.kernel.send) await this.#sendFromCache(descriptor, offset, length);
+      else await this.#readAndWrite(descriptor, offset, length);
+    } catch (error) {
+      throw this.#lost(error);
+    }
+  }
+
+  async #sendFromCache(descriptor: number, offset: number, length: number): Promise<void> {
+    const { SSL_sendfile } = libssl();
+    for (let sent = 0; sent < length;) {
+      const at = BigInt(offset + sent);
+      const count = BigInt(Math.min(MOST, length - sent));
+      const result = await this.#socket.run(() =>
+        Number(SSL_sendfile(this.#socket.ssl, descriptor, at, count, 0))
+      );
+      if (result === undefined) throw connectionClosed(this.peerAddress);
+      sent += result;
+    }
+  }
+
+  async #readAndWrite(descriptor: number, offset: number, length: number): Promise<void> {
+    using memory = new Memory(Math.min(MOST, length));
+    for (let sent = 0; sent < length;) {
+      const count = BigInt(Math.min(memory.length, length - sent));
+      const read = await libc()
+        .preadAsync(descriptor, memory.pointer, count, BigInt(offset + sent));
+      if (read <= 0n) throw fileTooShort(offset + sent);
+      await this.write(memory.bytes.subarray(0, Number(read)));
+      sent += Number(read);
+    }
   }
 
   async read(buffer: Uint8Array): Promise<number | null> {

@@ -21,6 +21,12 @@ export const strongCiphers: readonly string[] = [
   "ECDHE-RSA-AES128-GCM-SHA256",
 ];
 
+/** What the kernel seals with: AES-256-GCM (Documentation/networking/tls.rst of Linux). */
+const kernelCiphers = strongCiphers.filter((name) => /AES.?256.GCM/.test(name));
+
+/** MNNFFPPS of OpenSSL_version_num(3). */
+const OPENSSL_3_2 = 0x30200000n;
+
 /** Authorities between a certificate and a root at most. */
 const CHAIN_DEPTH = 5;
 
@@ -28,10 +34,6 @@ const CHAIN_DEPTH = 5;
 export interface ContextOptions {
   readonly identity?: Identity | undefined;
   readonly settings?: TlsSettings | undefined;
-  /** Versions no later than this one; the latest that the library knows unless told. */
-  readonly maxVersion?: "1.2" | undefined;
-  /** Lets the kernel seal and open records, where it can. */
-  readonly sealedByKernel?: boolean | undefined;
 }
 
 /**
@@ -58,7 +60,8 @@ export class TlsContext implements Disposable {
   /**
    * For a listener.
    *
-   * @param protocols for ALPN; if there are none, clients need not offer any
+   * @param options.protocols for ALPN; if there are none, clients need not offer any
+   * @param options.kernelProtocol the one of them whose connections the kernel seals, where it can
    * @throws TlsError when libssl refuses the identity, or what else was asked for
    */
   static server(
@@ -66,11 +69,12 @@ export class TlsContext implements Disposable {
       readonly identity: Identity;
       readonly clientAuthentication?: ClientAuthentication | undefined;
       readonly protocols: readonly string[];
+      readonly kernelProtocol?: string | undefined;
     },
   ): TlsContext {
     const context = new TlsContext("server", options);
     try {
-      context.#selectProtocol(options.protocols);
+      context.#selectProtocol(options.protocols, options.kernelProtocol);
       context.#askForCertificate(options.clientAuthentication);
       return context;
     } catch (error) {
@@ -84,9 +88,12 @@ export class TlsContext implements Disposable {
    *
    * @throws TlsError when libssl refuses the identity, or what else was asked for
    */
-  static client(options: ContextOptions & { readonly trust: Trust }): TlsContext {
+  static client(
+    options: ContextOptions & { readonly trust: Trust; readonly kernel?: boolean | undefined },
+  ): TlsContext {
     const context = new TlsContext("client", options);
     try {
+      if (options.kernel) context.#letKernelSeal();
       const { authorities, pins = [] } = options.trust;
       const pinsOnly = authorities.length === 0 && pins.length > 0;
       context.#believe(options.trust);
@@ -103,20 +110,26 @@ export class TlsContext implements Disposable {
     libssl().SSL_CTX_free(this.pointer);
   }
 
-  #configure({ identity, settings = {}, maxVersion, sealedByKernel }: ContextOptions): void {
+  #configure({ identity, settings = {} }: ContextOptions): void {
     const { SSL_CTX_ctrl, SSL_CTX_set_options, SSL_CTX_set_verify_depth } = libssl();
     const least = settings.minVersion === "1.3" ? SSL.TLS1_3_VERSION : SSL.TLS1_2_VERSION;
     this.#control(SSL.SSL_CTRL_SET_MIN_PROTO_VERSION, least);
-    if (maxVersion) this.#control(SSL.SSL_CTRL_SET_MAX_PROTO_VERSION, SSL.TLS1_2_VERSION);
-    const mode = SSL.SSL_MODE_ENABLE_PARTIAL_WRITE | SSL.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-      SSL.SSL_MODE_RELEASE_BUFFERS;
+    const mode = SSL.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL.SSL_MODE_RELEASE_BUFFERS;
     SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_MODE, BigInt(mode), null);
-    const options = SSL.SSL_OP_NO_RENEGOTIATION | SSL.SSL_OP_CIPHER_SERVER_PREFERENCE |
-      (sealedByKernel ? SSL.SSL_OP_ENABLE_KTLS : 0);
+    const options = SSL.SSL_OP_NO_RENEGOTIATION | SSL.SSL_OP_CIPHER_SERVER_PREFERENCE;
     SSL_CTX_set_options(this.pointer, BigInt(options));
     SSL_CTX_set_verify_depth(this.pointer, CHAIN_DEPTH);
     this.#allow(settings.ciphers ?? strongCiphers);
     if (identity) this.#present(identity);
+  }
+
+  /** OpenSSL before 3.2 has the kernel open records of TLS 1.2 only. */
+  #letKernelSeal(): void {
+    libssl().SSL_CTX_set_options(this.pointer, BigInt(SSL.SSL_OP_ENABLE_KTLS));
+    this.#allow(kernelCiphers);
+    if (libcrypto().OpenSSL_version_num() < OPENSSL_3_2) {
+      this.#control(SSL.SSL_CTRL_SET_MAX_PROTO_VERSION, SSL.TLS1_2_VERSION);
+    }
   }
 
   #control(command: number, value: number): void {
@@ -200,14 +213,18 @@ export class TlsContext implements Disposable {
     }
   }
 
-  #selectProtocol(protocols: readonly string[]): void {
+  #selectProtocol(protocols: readonly string[], kernelProtocol: string | undefined): void {
     if (protocols.length === 0) return;
-    const key = protocols.join(" ");
+    const key = [...protocols, kernelProtocol].join(" ");
     let index = protocolLists.findIndex((list) => list.key === key);
-    if (index < 0) index = protocolLists.push({ key, wire: wireList(protocols) }) - 1;
-    // Null would read as the first list just as well, but C takes a pointer for anything.
-    const argument = pointerAt(BigInt(index));
-    libssl().SSL_CTX_set_alpn_select_cb(this.pointer, selectCallback().pointer, argument);
+    if (index < 0) {
+      index = protocolLists.push({ key, wire: wireList(protocols), kernelProtocol }) - 1;
+    }
+    libssl().SSL_CTX_set_alpn_select_cb(
+      this.pointer,
+      selectCallback().pointer,
+      pointerAt(BigInt(index)),
+    );
   }
 }
 
@@ -219,8 +236,12 @@ export function wireList(protocols: readonly string[]): Uint8Array<ArrayBuffer> 
   }));
 }
 
-/** Lists of protocols that listeners of this thread agree on; there are two or three. */
-const protocolLists: { readonly key: string; readonly wire: Uint8Array<ArrayBuffer> }[] = [];
+/** What listeners of this thread agree on; there are two or three kinds of them. */
+const protocolLists: {
+  readonly key: string;
+  readonly wire: Uint8Array<ArrayBuffer>;
+  readonly kernelProtocol: string | undefined;
+}[] = [];
 
 type SelectCallback = Deno.UnsafeCallback<{
   readonly parameters: readonly ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"];
@@ -236,15 +257,23 @@ function selectCallback(): SelectCallback {
       parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"],
       result: "i32",
     } as const,
-    (_ssl, out, outLength, offered, length, argument) => {
-      const { wire } = protocolLists[Number(addressOf(argument))]!;
-      const found = libssl()
-        .SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
-      return found === SSL.OPENSSL_NPN_NEGOTIATED
-        ? SSL.SSL_TLSEXT_ERR_OK
-        : SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
+    (ssl, out, outLength, offered, length, argument) => {
+      const { wire, kernelProtocol } = protocolLists[Number(addressOf(argument))]!;
+      const { SSL_select_next_proto, SSL_set_options } = libssl();
+      const found = SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
+      if (found !== SSL.OPENSSL_NPN_NEGOTIATED) return SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
+      if (kernelProtocol !== undefined && selected(out!, outLength!) === kernelProtocol) {
+        SSL_set_options(ssl, BigInt(SSL.SSL_OP_ENABLE_KTLS));
+      }
+      return SSL.SSL_TLSEXT_ERR_OK;
     },
   );
+}
+
+function selected(out: Deno.PointerObject, outLength: Deno.PointerObject): string {
+  const name = new Deno.UnsafePointerView(out).getPointer();
+  const length = new Deno.UnsafePointerView(outLength).getUint8();
+  return new TextDecoder().decode(Deno.UnsafePointerView.getArrayBuffer(name!, length));
 }
 
 /** What PEM holds of one kind: of certificates and lists all, and one private key. */

@@ -27,6 +27,8 @@ export interface ListenerCredentials {
 export interface ListenOptions extends Endpoint, ListenerCredentials {
   /** Protocols for ALPN, `verbseal/1` alone unless told; with an empty list clients need none. */
   readonly protocols?: readonly string[];
+  /** The one of them whose connections the kernel seals, where it can (kTLS). */
+  readonly kernelProtocol?: string;
   readonly settings?: TlsSettings;
 }
 
@@ -39,6 +41,8 @@ export interface DialOptions extends Endpoint {
   readonly serverName?: string;
   /** Protocol for ALPN, `verbseal/1` unless told. */
   readonly protocol?: string;
+  /** Lets the kernel seal and open records, where it can (kTLS): with AES-256-GCM. */
+  readonly kernel?: boolean;
   readonly settings?: TlsSettings;
   /** How long looking up the host, connecting and the handshake may take, in seconds. */
   readonly handshakeSeconds: number;

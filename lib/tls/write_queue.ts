@@ -21,21 +21,31 @@ export class WriteQueue {
     try {
       await Promise.resolve();
       while (this.#unwritten.length > 0) {
-        const batch = join(this.#unwritten.splice(0));
-        try {
-          for (let written = 0; written < batch.length;) {
-            written += await this.some(batch.subarray(written));
-          }
-        } finally {
-          // It may hold a copy of a secret.
-          batch.fill(0);
-        }
+        const parts = this.#unwritten.splice(0);
+        if (parts.length === 1) await this.#writeOne(parts[0]!);
+        else await this.#writeJoined(parts);
       }
     } catch (error) {
       this.#unwritten = [];
       throw error;
     } finally {
       this.#writing = undefined;
+    }
+  }
+
+  async #writeJoined(parts: readonly Uint8Array[]): Promise<void> {
+    const batch = join(parts);
+    try {
+      await this.#writeOne(batch);
+    } finally {
+      // It may hold a copy of a secret.
+      batch.fill(0);
+    }
+  }
+
+  async #writeOne(bytes: Uint8Array): Promise<void> {
+    for (let written = 0; written < bytes.length;) {
+      written += await this.some(bytes.subarray(written));
     }
   }
 }
