@@ -2,11 +2,16 @@ import type { Command } from "commander";
 import { Option } from "commander";
 import type { Connect } from "../control/messages.ts";
 import { chooseDevice } from "../rdma/provider.ts";
+import { loadPolicy } from "../security/policy_file.ts";
 import { PsnSource } from "../security/psn.ts";
 import { MessageServer } from "../services/message_server.ts";
-import { type ServerServices, serviceNames, startWorkers } from "../services/server_services.ts";
+import {
+  checkRoots,
+  type ServerServices,
+  serviceNames,
+  startWorkers,
+} from "../services/server_services.ts";
 import { portChooser } from "../services/port_choice.ts";
-import { Directory } from "../services/file_system.ts";
 import { Admission } from "../session/admission.ts";
 import { connectByTls } from "../session/establish.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
@@ -18,6 +23,7 @@ import { listen } from "../tls/backend.ts";
 import { loadServerIdentity } from "../tls/trust.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";
+import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import { stopSignal } from "./stop_signal.ts";
@@ -38,6 +44,7 @@ interface ServerOptions {
   readonly cert: string;
   readonly key: string;
   readonly root?: string;
+  readonly policy?: string;
   readonly device: string;
   readonly connect: Connect;
   readonly cmPort: number;
@@ -73,6 +80,7 @@ export function addServerCommand(program: Command): void {
     .option("--cert <file>", "certificate of the server, PEM", "certs/server.pem")
     .option("--key <file>", "its key, PEM", "certs/server.key")
     .option("--root <directory>", "serve files below this directory; without it, none")
+    .option("--policy <file>", "what each client may do (YAML, see below); without it, everything")
     .addOption(deviceOption())
     .addOption(
       new Option("--connect <way>", "cm: also bring queue pairs up by the connection manager")
@@ -147,7 +155,7 @@ export function addServerCommand(program: Command): void {
     )
     .addHelpText(
       "after",
-      examples(
+      policyHelp + examples(
         ["verbseal certs init && verbseal server --root /srv/files", "with new certificates"],
         [
           "verbseal server --cert s.pem --key s.key --root /srv/files --device mlx5_0:1",
@@ -157,6 +165,7 @@ export function addServerCommand(program: Command): void {
           "verbseal server --messages-listen :4242",
           "messages on a second port too, for clients that speak TLS alone",
         ],
+        ["verbseal server --root /srv/files --policy policy.yaml", "only what the policy allows"],
         ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
       ),
     )
@@ -190,7 +199,8 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     lentBytes: limits.lentBytes,
     log: logSettingsOf(command),
   };
-  checkRoot(options.root);
+  const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
+  checkRoots(services, policy);
   using stopping = stopSignal();
   using listening = new DisposableStack();
   const listener = listen({ hostname: options.address, port: options.port, identity });
@@ -210,6 +220,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     admission,
     psns: new PsnSource(),
     services: serviceNames(services),
+    ...(policy ? { policy: () => policy } : {}),
     transports: ["rdma"],
     connectQueuePair: {
       tls: connectByTls,
@@ -238,9 +249,4 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     output.result({ listening: { ...facts, ...addresses } }, "");
   }
   await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
-}
-
-/** Fails early where the workers would fail for each session. */
-function checkRoot(root: string | undefined): void {
-  if (root !== undefined) new Directory(root, { confined: true })[Symbol.dispose]();
 }

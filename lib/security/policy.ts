@@ -1,4 +1,5 @@
 import type { Service } from "../control/messages.ts";
+import { RefusedError } from "../errors.ts";
 import type { PeerIdentity } from "../tls/peer_identity.ts";
 
 /** Which way data may go: `write` to the server by put and WRITE, `read` from it by get and READ. */
@@ -13,12 +14,6 @@ export interface Permissions {
   readonly registeredBytes: number;
 }
 
-/** Without a policy. */
-export const allPermissions: Permissions = {
-  access: ["read", "write"],
-  registeredBytes: Infinity,
-};
-
 /** What a rule allows to those it matches. */
 export interface Allowance {
   /** None: they are refused. */
@@ -27,6 +22,13 @@ export interface Allowance {
   readonly sessions: number;
   readonly permissions: Permissions;
 }
+
+/** Without a policy. */
+export const unrestricted: Allowance = {
+  services: ["messages", "memory", "files"],
+  sessions: Infinity,
+  permissions: { access: ["read", "write"], registeredBytes: Infinity },
+};
 
 export interface Rule {
   /** As logs show it. */
@@ -44,6 +46,16 @@ export interface Policy {
 /** The rule that decides on a client. */
 export function ruleFor(policy: Policy, identity: PeerIdentity | undefined): Rule | undefined {
   return policy.rules.find((rule) => rule.matches(identity));
+}
+
+/** @throws RefusedError `policy` */
+export function requireAccess({ access }: Permissions, needed: DataAccess): void {
+  if (!access.includes(needed)) throw forbidden(`lets this client not ${needed}`);
+}
+
+/** What a client is told: that the policy forbids it, and nothing of what is in it. */
+export function forbidden(what = "does not allow this client"): RefusedError {
+  return new RefusedError("policy", `the server's policy ${what}`, "ask who runs the server");
 }
 
 /**

@@ -1,8 +1,15 @@
 import { encodeHex } from "@std/encoding/hex";
 import { Memory } from "../../ffi/memory.ts";
-import { IntegrityError, ProtocolError, RefusedError, VerbsealError } from "../errors.ts";
+import {
+  errorText,
+  IntegrityError,
+  ProtocolError,
+  RefusedError,
+  VerbsealError,
+} from "../errors.ts";
 import type { MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
+import { requireAccess } from "../security/policy.ts";
 import {
   MessageKind,
   type ServiceAccess,
@@ -20,7 +27,10 @@ import {
   fileRequest,
 } from "./file_protocol.ts";
 import { Directory, NewFile, RegularFile } from "./file_system.ts";
+import { logger } from "../telemetry/log.ts";
 import { parse } from "./schema.ts";
+
+const log = logger("files");
 
 /**
  * The server's side of the file service: moves file data by its own READs and WRITEs through the
@@ -53,6 +63,8 @@ class FileService implements SessionService {
   #current: { readonly id: number; readonly transfer: Transfer } | undefined;
   /** Until the transfer uses none of its memory any more. */
   #running: Promise<unknown> | undefined;
+  /** Where the policy gives the client a root of its own. */
+  #ownRoot: Directory | undefined;
 
   constructor(private readonly access: ServiceAccess, private readonly root: Directory) {
     access.signal.addEventListener(
@@ -64,11 +76,13 @@ class FileService implements SessionService {
 
   // deno-lint-ignore require-await -- refusals become rejections
   async request(body: unknown): Promise<unknown> {
+    this.access.signal.throwIfAborted();
     const request = parse(fileRequest, body);
+    requireAccess(this.access.permissions, request.operation === "put" ? "write" : "read");
     if (this.#running) throw new RefusedError("busy", "the session has a transfer already");
     const transfer = request.operation === "put"
-      ? new PutTransfer(this.access, this.root, request)
-      : new GetTransfer(this.access, this.root, request);
+      ? new PutTransfer(this.access, this.#directory(), request)
+      : new GetTransfer(this.access, this.#directory(), request);
     this.#current = { id: request.transfer, transfer };
     const running = this.#finish(transfer);
     this.#running = running.catch(() => {});
@@ -82,6 +96,19 @@ class FileService implements SessionService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#running;
+    this.#ownRoot?.[Symbol.dispose]();
+  }
+
+  /** Who asks for a file need not learn what the policy calls its directory. */
+  #directory(): Directory {
+    const { root } = this.access.permissions;
+    if (root === undefined) return this.root;
+    try {
+      return this.#ownRoot ??= new Directory(root, { confined: true, below: this.root });
+    } catch (error) {
+      log.error("the root of a policy's rule cannot be used", { root, error: errorText(error) });
+      throw new RefusedError("root", "the server has no directory for this client");
+    }
   }
 
   async #finish(transfer: Transfer): Promise<unknown> {

@@ -202,11 +202,20 @@ export class Directory implements Disposable {
   readonly #fd: number;
   readonly #resolve: number;
 
-  /** @throws FileError when it is no directory or may not be used */
-  constructor(readonly path: string, options: { confined: boolean }) {
-    this.#resolve = options.confined ? CONFINED : 0;
+  /**
+   * @param options.below the path is relative to this directory, and as confined
+   * @throws FileError when it is no directory or may not be used
+   */
+  constructor(readonly path: string, options: { confined: boolean; below?: Directory }) {
+    const { confined, below } = options;
+    this.#resolve = confined ? CONFINED : 0;
     try {
-      this.#fd = openAt(C.AT_FDCWD, path, C.O_PATH | C.O_DIRECTORY, 0);
+      this.#fd = openAt(
+        below ? below.#fd : C.AT_FDCWD,
+        path,
+        C.O_PATH | C.O_DIRECTORY,
+        below ? below.#resolve : 0,
+      );
     } catch (error) {
       throw failure(path, error);
     }

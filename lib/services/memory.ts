@@ -3,6 +3,7 @@ import { Memory } from "../../ffi/memory.ts";
 import { RefusedError } from "../errors.ts";
 import type { MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
+import { requireAccess } from "../security/policy.ts";
 import type { ClientSession } from "../session/client_session.ts";
 import type { ServiceAccess, ServiceDefinition, SessionService } from "../session/service.ts";
 import { decimal, parse, u32 } from "./schema.ts";
@@ -43,7 +44,7 @@ class LentMemory implements SessionService {
 
   constructor(access: ServiceAccess, bytes: number) {
     this.#access = access;
-    this.#bytes = bytes;
+    this.#bytes = Math.min(bytes, access.permissions.registeredBytes);
   }
 
   // deno-lint-ignore require-await -- refusals become rejections
@@ -60,6 +61,7 @@ class LentMemory implements SessionService {
   }
 
   #open(direction: GrantDirection, offset: number, length: number) {
+    requireAccess(this.#access.permissions, direction);
     if (this.#grant) throw new RefusedError("grant", "the session has a grant already");
     if (length < 1 || offset + length > this.#bytes) {
       throw new RefusedError(

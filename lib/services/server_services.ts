@@ -1,4 +1,6 @@
 import type { Service } from "../control/messages.ts";
+import { errorText, UsageError } from "../errors.ts";
+import type { Policy } from "../security/policy.ts";
 import type { ServiceDefinition } from "../session/service.ts";
 import { WorkerPool } from "../session/worker_pool.ts";
 import type { LogSettings } from "../telemetry/log.ts";
@@ -32,6 +34,35 @@ export function serviceDefinitions({ root, lentBytes }: ServerServices): Service
     memoryService(lentBytes),
     ...(root === undefined ? [] : [fileService(new Directory(root, { confined: true }))]),
   ];
+}
+
+/**
+ * Fails early where the workers would fail for each session.
+ *
+ * @throws FileError when the root cannot be used, UsageError `bad_policy` when one of the policy's
+ * below it cannot
+ */
+export function checkRoots({ root }: ServerServices, policy: Policy | undefined): void {
+  if (root === undefined) return;
+  using directory = new Directory(root, { confined: true });
+  for (const { name, allows } of policy?.rules ?? []) {
+    if (allows.permissions.root !== undefined) {
+      checkOwnRoot(directory, name, allows.permissions.root);
+    }
+  }
+}
+
+function checkOwnRoot(below: Directory, rule: string, root: string): void {
+  try {
+    new Directory(root, { confined: true, below })[Symbol.dispose]();
+  } catch (error) {
+    throw new UsageError(
+      "bad_policy",
+      `the root of the policy's rule ${JSON.stringify(rule)} cannot be used: ${errorText(error)}`,
+      `Create the directory below ${below.path}, or name another`,
+      { cause: error },
+    );
+  }
 }
 
 /** Data workers that run these services. */

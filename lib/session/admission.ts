@@ -25,9 +25,17 @@ export function accountOf(address: string): string {
   }::/64`;
 }
 
+/** An identity, and how many sessions the policy lets it have at once. */
+export interface SessionQuota {
+  readonly identity: string;
+  readonly sessions: number;
+}
+
 /** Decides who may come in. What is let in is given back by disposing it. */
 export class Admission {
   readonly #accounts = new Map<string, Account>();
+  /** Sessions at present, by identity. */
+  readonly #identities = new Map<string, number>();
   #sessions = 0;
   #handshakes = 0;
 
@@ -81,9 +89,10 @@ export class Admission {
   /**
    * A client has said HELLO and wants a session.
    *
+   * @param quota of the client's identity
    * @throws RefusedError when there is no room
    */
-  session(address: string): Disposable {
+  session(address: string, quota?: SessionQuota): Disposable {
     if (this.#sessions >= this.limits.clients) {
       throw new RefusedError(
         "clients",
@@ -99,12 +108,33 @@ export class Admission {
         "end another one first",
       );
     }
+    const identity = quota && this.#identity(quota);
     this.#sessions += 1;
     account.sessions += 1;
     return once(() => {
       this.#sessions -= 1;
       account.sessions -= 1;
+      identity?.[Symbol.dispose]();
     });
+  }
+
+  #identity({ identity, sessions }: SessionQuota): Disposable {
+    const held = this.#identities.get(identity) ?? 0;
+    if (held >= sessions) {
+      throw new RefusedError(
+        "sessions_per_identity",
+        `this identity has its ${sessions} sessions`,
+        "end another one first",
+      );
+    }
+    this.#identities.set(identity, held + 1);
+    return {
+      [Symbol.dispose]: () => {
+        const left = this.#identities.get(identity)! - 1;
+        if (left > 0) this.#identities.set(identity, left);
+        else this.#identities.delete(identity);
+      },
+    };
   }
 
   #account(address: string): Account {

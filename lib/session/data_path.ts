@@ -4,6 +4,7 @@ import type { VerbsealError } from "../errors.ts";
 import type { GidType, PathMtu } from "../rdma/address.ts";
 import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
+import type { Permissions } from "../security/policy.ts";
 import type { TlsConnection } from "../tls/connection.ts";
 
 /** The port and the GID that a session's queue pair uses. */
@@ -25,6 +26,8 @@ export interface DataPathOptions {
   /** Bytes of a message at most. */
   readonly messageBytes: number;
   readonly services: readonly Service[];
+  /** What the server's policy lets the peer do; at a client, which nobody restricts, there is none. */
+  readonly permissions?: Permissions;
 }
 
 /** How one over a queue pair is made. */

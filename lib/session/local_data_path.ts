@@ -17,8 +17,10 @@ import type {
   QueuePairPathOptions,
 } from "./data_path.ts";
 import { Breather } from "../rdma/breather.ts";
+import { type Permissions, unrestricted } from "../security/policy.ts";
 import { bringUp } from "./bring_up.ts";
 import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
+import { RegisteredBytes } from "./registered_bytes.ts";
 import {
   MessageKind,
   type RemoteBuffer,
@@ -50,6 +52,8 @@ interface Resources {
 /** A data path over a queue pair, in this thread. */
 export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly failure: Promise<VerbsealError>;
+  readonly permissions: Permissions;
+  readonly #registered: RegisteredBytes;
   readonly #fail: (error: VerbsealError) => void;
   readonly #device: Device;
   readonly #options: QueuePairPathOptions;
@@ -81,6 +85,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     };
     this.#device = device;
     this.#options = options;
+    this.permissions = options.permissions ?? unrestricted.permissions;
+    this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }
 
@@ -175,7 +181,11 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     offset?: number,
     length?: number,
   ): MemoryRegion {
-    return this.#allocated().protectionDomain.registerMemory(memory, access, offset, length);
+    const { protectionDomain } = this.#allocated();
+    return this.#registered.count(
+      length ?? memory.length - (offset ?? 0),
+      () => protectionDomain.registerMemory(memory, access, offset, length),
+    );
   }
 
   transfer(

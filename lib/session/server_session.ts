@@ -10,15 +10,10 @@ import type {
   Welcome,
 } from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection } from "../tls/connection.ts";
-import {
-  checkNotExpired,
-  identityFields,
-  type PeerIdentity,
-  peerIdentity,
-} from "../tls/peer_identity.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
@@ -26,6 +21,7 @@ import type { DataPath, PortChoice, QueuePairPath, QueuePairPathOptions } from "
 import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
 import type { Limits } from "./limits.ts";
 import { checkManageable } from "./managed_connection.ts";
+import { SessionClient } from "./session_client.ts";
 
 const log = logger("session");
 
@@ -35,6 +31,8 @@ export interface ServerContext {
   readonly admission: Admission;
   readonly psns: PsnSource;
   readonly services: readonly Service[];
+  /** The policy in force, asked for each client anew; without it all may do everything. */
+  readonly policy?: () => Policy;
   /** What this server carries data by. */
   readonly transports: readonly Transport[];
   /** Ways to bring a queue pair up that this server offers. */
@@ -48,9 +46,9 @@ export interface ServerContext {
 export class ServerSession {
   readonly #context: ServerContext;
   readonly #incoming: IncomingConnection;
+  readonly #client = new SessionClient();
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
-  #identity: PeerIdentity | undefined;
   #agent = "";
   #port: PortChoice | undefined;
   #peerProvider: Provider | undefined;
@@ -75,7 +73,7 @@ export class ServerSession {
     const ended = (outcome: Record<string, unknown>) => ({
       peer,
       ...(agreed ? { session: agreed.session } : {}),
-      ...this.#identityFields(),
+      ...this.#client.fields,
       ...outcome,
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
     });
@@ -84,7 +82,7 @@ export class ServerSession {
       log.info("session established", {
         session: agreed.session,
         peer,
-        ...this.#identityFields(),
+        ...this.#client.fields,
         agent: this.#agent,
         ...this.#facts(agreed),
       });
@@ -146,7 +144,7 @@ export class ServerSession {
     try {
       const tls = await this.#incoming.handshake();
       const connection = this.#connection = new ControlConnection(tls);
-      await this.#identify(tls.peerCertificates);
+      await this.#client.identify(tls.peerCertificates);
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),
         connection,
@@ -167,18 +165,14 @@ export class ServerSession {
     }
   }
 
-  async #identify([certificate]: readonly Uint8Array[]): Promise<void> {
-    if (!certificate) return;
-    this.#identity = await peerIdentity(certificate);
-    checkNotExpired(this.#identity);
-  }
-
-  #identityFields(): Record<string, unknown> {
-    return this.#identity ? identityFields(this.#identity) : {};
-  }
-
   #admit({ offers, agent }: Hello, localAddress: string): Pick<Welcome, "choices" | "limits"> {
-    const { limits, services, transports, admission } = this.#context;
+    const { limits, transports, admission, policy } = this.#context;
+    this.#agent = agent;
+    const services = this.#client.authorize(
+      this.#context.services,
+      offers.services,
+      policy?.(),
+    );
     const transport = offers.transports.find((way) => transports.includes(way));
     if (!transport) {
       throw new RefusedError(
@@ -187,19 +181,15 @@ export class ServerSession {
         "ask for another --transport, or start the server with it",
       );
     }
-    const common = services.filter((service) => offers.services.includes(service));
-    if (common.length === 0) {
-      throw new RefusedError("service", `this server offers ${services.join(", ")} only`);
-    }
-    this.#agent = agent;
-    this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname));
+    const { quota, permissions } = this.#client;
+    this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, quota));
     return {
       choices: transport === "rdma"
-        ? this.#chooseQueuePair(offers, common, localAddress)
-        : { transport, services: common },
+        ? this.#chooseQueuePair(offers, services, localAddress)
+        : { transport, services },
       limits: {
         messageBytes: limits.messageBytes,
-        registeredBytes: limits.lentBytes,
+        registeredBytes: Math.min(limits.lentBytes, permissions.registeredBytes),
         idleSeconds: limits.idleSeconds,
       },
     };
@@ -237,6 +227,7 @@ export class ServerSession {
       side: "server",
       messageBytes: limits.messageBytes,
       services,
+      permissions: this.#client.permissions,
     });
   }
 

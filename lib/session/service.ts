@@ -2,6 +2,7 @@ import type { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../control/messages.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import type { Opcode } from "../rdma/work_request.ts";
+import type { Permissions } from "../security/policy.ts";
 
 /** Kinds of the messages on a queue pair, by number on the wire. 0 returns credits. */
 export const MessageKind = {
@@ -28,7 +29,11 @@ export interface RemoteBuffer {
 export interface ServiceAccess {
   /** Sends a message; the body may be changed when it returns. */
   send(kind: MessageKind, id: number, body: Uint8Array): void;
-  /** Registers memory for as long as the region is not disposed, and not longer than the session. */
+  /**
+   * Registers memory for as long as the region is not disposed, and not longer than the session.
+   *
+   * @throws RefusedError `registered_memory` when the peer may not have so much
+   */
   registerMemory(
     memory: Memory,
     access: readonly Access[],
@@ -47,6 +52,8 @@ export interface ServiceAccess {
     length: number,
     remote: RemoteBuffer,
   ): Promise<void>;
+  /** What services let the peer do. */
+  readonly permissions: Permissions;
   /** Aborts when the session ends. */
   readonly signal: AbortSignal;
 }

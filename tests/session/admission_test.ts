@@ -127,3 +127,17 @@ Deno.test("one address cannot take all places of unfinished exchanges", () => {
   first[Symbol.dispose]();
   door.connection("10.0.0.1");
 });
+
+Deno.test("an identity has at most so many sessions, wherever they come from", () => {
+  const { door } = admission({});
+  const quota = { identity: "a", sessions: 2 };
+  door.session("10.0.0.1", quota);
+  const second = door.session("10.0.0.2", quota);
+  assertEquals(refusal(() => door.session("10.0.0.3", quota)), "sessions_per_identity");
+  assertEquals(door.sessions, 2);
+  door.session("10.0.0.3", { identity: "b", sessions: 1 });
+  second[Symbol.dispose]();
+  second[Symbol.dispose]();
+  door.session("10.0.0.1", quota);
+  assertEquals(refusal(() => door.session("10.0.0.1", quota)), "sessions_per_identity");
+});

@@ -1,5 +1,7 @@
 /** A server in this process that takes its clients for whom a test says, without a TLS library that tells. */
 import { configureSync, type LogRecord } from "@logtape/logtape";
+import type { Policy } from "../../lib/security/policy.ts";
+import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
 import { Client } from "../../lib/services/client.ts";
 import { portChooser } from "../../lib/services/port_choice.ts";
@@ -22,12 +24,19 @@ const certificates = await createCertificates({ hosts: [provider.address], days:
 /** Clients that meet it have shown the certificate that {@linkcode shown} is at that time. */
 export class IdentityScene implements AsyncDisposable {
   shown: Uint8Array | undefined;
+  /** The policy in force, if there was one when it was created. */
+  policy: Policy | undefined;
   readonly log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #listener: TlsListener;
   readonly #stack: AsyncDisposableStack;
 
-  private constructor(root: string, building: AsyncDisposableStack) {
+  private constructor(
+    readonly root: string,
+    policy: Policy | undefined,
+    building: AsyncDisposableStack,
+  ) {
+    this.policy = policy;
     configureSync({
       reset: true,
       sinks: { memory: (record) => this.#take(record) },
@@ -48,6 +57,7 @@ export class IdentityScene implements AsyncDisposable {
       admission: new Admission(defaultLimits),
       psns: new PsnSource(),
       services: serviceNames(services),
+      ...(policy ? { policy: () => this.policy! } : {}),
       transports: ["rdma"],
       connectQueuePair: { tls: connectByTls },
       selectPort: portChooser(provider.device),
@@ -62,11 +72,13 @@ export class IdentityScene implements AsyncDisposable {
     this.#stack = building.move();
   }
 
-  static async create(): Promise<IdentityScene> {
+  /** @param policy YAML */
+  static async create(policy?: string): Promise<IdentityScene> {
     await using building = new AsyncDisposableStack();
     const root = await Deno.makeTempDir({ prefix: "verbseal-" });
     building.defer(() => Deno.remove(root, { recursive: true }));
-    return new IdentityScene(root, building);
+    const rules = policy === undefined ? undefined : await parsePolicy(policy, "policy.yaml");
+    return new IdentityScene(root, rules, building);
   }
 
   /** A client whom the server takes for the holder of `certificate`. */

@@ -1,0 +1,78 @@
+import type { Service } from "../control/messages.ts";
+import { RefusedError } from "../errors.ts";
+import {
+  type Allowance,
+  forbidden,
+  identityName,
+  type Permissions,
+  type Policy,
+  ruleFor,
+  unrestricted,
+} from "../security/policy.ts";
+import {
+  checkNotExpired,
+  identityFields,
+  type PeerIdentity,
+  peerIdentity,
+} from "../tls/peer_identity.ts";
+import type { SessionQuota } from "./admission.ts";
+
+/** Who a session's client is, and what it may do: decided once, for the life of the session. */
+export class SessionClient {
+  #identity: PeerIdentity | undefined;
+  #allows: Allowance = unrestricted;
+  /** Of the policy. */
+  #ruleName: string | undefined;
+
+  /**
+   * @param certificates that the client has shown, its own first
+   * @throws TlsError when its certificate cannot be read, or has expired since it was verified
+   */
+  async identify([certificate]: readonly Uint8Array[]): Promise<void> {
+    if (!certificate) return;
+    this.#identity = await peerIdentity(certificate);
+    checkNotExpired(this.#identity);
+  }
+
+  /**
+   * @param offered services of the server
+   * @param wanted services of the client
+   * @returns those services of both that the client may use
+   * @throws RefusedError when there are none
+   */
+  authorize(
+    offered: readonly Service[],
+    wanted: readonly Service[],
+    policy: Policy | undefined,
+  ): Service[] {
+    if (policy) {
+      const rule = ruleFor(policy, this.#identity);
+      if (!rule) throw forbidden();
+      this.#ruleName = rule.name;
+      this.#allows = rule.allows;
+    }
+    const common = offered.filter((service) => wanted.includes(service));
+    if (common.length === 0) {
+      throw new RefusedError("service", `this server offers ${offered.join(", ")} only`);
+    }
+    const allowed = common.filter((service) => this.#allows.services.includes(service));
+    if (allowed.length === 0) throw forbidden();
+    return allowed;
+  }
+
+  get quota(): SessionQuota {
+    return { identity: identityName(this.#identity), sessions: this.#allows.sessions };
+  }
+
+  get permissions(): Permissions {
+    return this.#allows.permissions;
+  }
+
+  /** For the session's log lines; nothing where nothing is known. */
+  get fields(): Record<string, unknown> {
+    return {
+      ...(this.#identity ? identityFields(this.#identity) : {}),
+      ...(this.#ruleName === undefined ? {} : { rule: this.#ruleName }),
+    };
+  }
+}

@@ -1,0 +1,173 @@
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { RefusedError } from "../../lib/errors.ts";
+import { parsePolicy } from "../../lib/security/policy_file.ts";
+import type { Client } from "../../lib/services/client.ts";
+import { randomFile, sha256 } from "../program.ts";
+import { verbsTest } from "../rdma/resources.ts";
+import { clientCertificate } from "../tls/client_certificate.ts";
+import { IdentityScene } from "./identity_scene.ts";
+
+/** A certificate whose organizational unit picks the rule. */
+function unit(name: string): Promise<Uint8Array> {
+  return clientCertificate({ subject: [["O", "Example"], ["OU", name], ["CN", "client"]] });
+}
+
+/** A policy with one rule for the organizational unit `a`. */
+function allowing(allow: string): string {
+  return `rules: [{ name: the rule, match: { organizational-unit: a }, allow: ${allow} }]`;
+}
+
+async function refusal(attempt: () => Promise<unknown>): Promise<string> {
+  const { code } = await assertRejects(attempt, RefusedError);
+  return code;
+}
+
+const bytes = new Uint8Array([1, 2, 3]);
+const echo = ({ session, messages }: Client) => session.during(messages.ask("ECHO", bytes));
+const write = ({ session, memory }: Client) => session.during(memory.write(session, 0, bytes));
+const read = ({ session, memory }: Client) => session.during(memory.read(session, 0, 3));
+
+verbsTest("with a policy, who matches no rule is refused and learns nothing of it", async () => {
+  await using scene = await IdentityScene.create(allowing("{ services: messages }"));
+  for (const certificate of [undefined, await unit("b")]) {
+    const error = await assertRejects(() => scene.client(certificate), RefusedError);
+    assertEquals(
+      [error.code, error.message],
+      ["policy", "the server's policy does not allow this client"],
+    );
+  }
+  const second = await scene.logged("session ended", 1);
+  assertEquals([second.reason, second.subject], ["policy", "CN=client,OU=b,O=Example"]);
+  assertEquals(await echo(await scene.client(await unit("a"))), bytes);
+  assertEquals((await scene.logged("session established")).rule, "the rule");
+});
+
+verbsTest("a rule without services refuses, and the log names the rule", async () => {
+  await using scene = await IdentityScene.create(allowing("{ services: [] }"));
+  const certificate = await unit("a");
+  assertEquals(await refusal(() => scene.client(certificate)), "policy");
+  const { reason, rule } = await scene.logged("session ended");
+  assertEquals([reason, rule], ["policy", "the rule"]);
+});
+
+verbsTest("a session has the services that its rule allows, and no others", async () => {
+  await using scene = await IdentityScene.create(allowing("{ services: [memory] }"));
+  const client = await scene.client(await unit("a"));
+  assertEquals(client.session.agreed.welcome.choices.services, ["memory"]);
+  assertEquals(await read(client), new Uint8Array(3));
+  const get = { operation: "get", transfer: 1, path: "file", window: {} };
+  assertEquals(await refusal(() => client.session.request("files", get)), "service");
+});
+
+verbsTest(
+  "who may only read neither puts nor WRITEs, and who may only write neither gets nor READs",
+  async () => {
+    const allow = (access: string) => allowing(`{ services: [memory, files], access: ${access} }`);
+    await using scene = await IdentityScene.create(allow("read"));
+    const [near, far] = [join(scene.root, "near"), join(scene.root, "far")];
+    await randomFile(near, 300_000);
+    const certificate = await unit("a");
+    const put = ({ session, files }: Client) => session.during(files.put(session, near, "far"));
+    const get = ({ session, files }: Client) => session.during(files.get(session, "near", far));
+
+    const reader = await scene.client(certificate);
+    assertEquals(await refusal(() => put(reader)), "policy");
+    assertEquals(await refusal(() => write(reader)), "policy");
+    assertEquals(await read(reader), new Uint8Array(3));
+    assertEquals((await get(reader)).sha256, await sha256(near));
+
+    scene.policy = await parsePolicy(allow("write"), "policy.yaml");
+    const writer = await scene.client(certificate);
+    assertEquals(await refusal(() => get(writer)), "policy");
+    assertEquals(await refusal(() => read(writer)), "policy");
+    await write(writer);
+    assertEquals((await put(writer)).sha256, await sha256(near));
+
+    assertEquals(await refusal(() => write(reader)), "policy", "a running session keeps its rule");
+  },
+);
+
+verbsTest("a rule's root is the client's, which no path leaves", async () => {
+  const allow = "{ services: files, access: [read, write], root: own }";
+  await using scene = await IdentityScene.create(allowing(allow));
+  const local = join(scene.root, "file");
+  await randomFile(local, 1000);
+  const client = await scene.client(await unit("a"));
+  const { session, files } = client;
+  const put = (path: string) => session.during(files.put(session, local, path));
+
+  const missing = await assertRejects(() => put("new"), RefusedError);
+  assertEquals([missing.code, missing.message.includes("own")], ["root", false]);
+  await Deno.mkdir(join(scene.root, "own"));
+  await put("new");
+  assertEquals(await sha256(join(scene.root, "own/new")), await sha256(local));
+  await session.during(files.get(session, "new", join(scene.root, "copy")));
+  await Deno.symlink("..", join(scene.root, "own/up"));
+  for (const path of ["../file", "/file", "up/file", "a/../../file"]) {
+    await assertRejects(
+      () => session.during(files.get(session, path, join(scene.root, "stolen"))),
+      RefusedError,
+    );
+    await assertRejects(() => put(path), RefusedError);
+  }
+  assertEquals(await sha256(local), await sha256(join(scene.root, "own/new")));
+});
+
+verbsTest("a link in place of a rule's root leads nowhere", async () => {
+  await using scene = await IdentityScene.create(allowing("{ services: files, root: own }"));
+  const elsewhere = await Deno.makeTempDir({ prefix: "verbseal-" });
+  try {
+    await Deno.writeTextFile(join(elsewhere, "file"), "secret");
+    await Deno.symlink(elsewhere, join(scene.root, "own"));
+    const { session, files } = await scene.client(await unit("a"));
+    const get = () => session.during(files.get(session, "file", join(scene.root, "stolen")));
+    assertEquals(await refusal(get), "root");
+  } finally {
+    await Deno.remove(elsewhere, { recursive: true });
+  }
+});
+
+verbsTest("an identity has at most so many sessions, which takes nothing from others", async () => {
+  await using scene = await IdentityScene.create(`
+rules:
+  - { match: { organization: Example }, allow: { services: messages, sessions: 1 } }
+  - { match: { anonymous: true }, allow: { services: messages } }
+`);
+  const first = await scene.client(await unit("a"));
+  const renewed = await unit("a");
+  const another = await assertRejects(() => scene.client(renewed), RefusedError);
+  assertEquals(another.code, "sessions_per_identity");
+  assertStringIncludes(another.message, "1 sessions");
+  await scene.client(await unit("b"));
+  await scene.client(undefined);
+  await first[Symbol.asyncDispose]();
+  await scene.logged("session ended", 1);
+  await scene.client(renewed);
+});
+
+verbsTest("a session registers no more memory than its rule allows", async () => {
+  const allow = "{ services: [memory, files], access: [read, write], registered-memory: 64KiB }";
+  await using scene = await IdentityScene.create(allowing(allow));
+  const file = join(scene.root, "file");
+  await randomFile(file, 1000);
+  const client = await scene.client(await unit("a"));
+  const { session, memory, files } = client;
+  assertEquals(session.agreed.welcome.limits.registeredBytes, 65536);
+  await session.during(memory.write(session, 0, new Uint8Array(65536)));
+  await session.during(memory.write(session, 0, new Uint8Array(65536)));
+  const beyond = () => session.during(memory.write(session, 65535, new Uint8Array(2)));
+  assertEquals(await refusal(beyond), "grant_bounds");
+  const put = () => session.during(files.put(session, file, "other"));
+  assertEquals(await refusal(put), "registered_memory");
+  assertEquals(await read(client), new Uint8Array(3), "the session goes on");
+});
+
+verbsTest("a policy that is exchanged holds for the next client", async () => {
+  await using scene = await IdentityScene.create(allowing("{ services: messages }"));
+  const certificate = await unit("a");
+  const before = await scene.client(certificate);
+  scene.policy = await parsePolicy(allowing("{ services: [] }"), "policy.yaml");
+  assertEquals(await refusal(() => scene.client(certificate)), "policy");
+  assertEquals(await echo(before), bytes);
+});
