@@ -22,6 +22,15 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "void",
   },
+  CRYPTO_memdup: {
+    parameters: [
+      "buffer", // const void *str
+      "usize", // size_t siz
+      "buffer", // const char *file
+      "i32", // int line
+    ],
+    result: "pointer",
+  },
   BIO_new_mem_buf: {
     parameters: [
       "buffer", // const void *buf

@@ -31,6 +31,14 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i64", // long
   },
+  SSL_CTX_callback_ctrl: {
+    parameters: [
+      "pointer", // SSL_CTX *
+      "i32", // int
+      "function", // void (*)(void)
+    ],
+    result: "i64", // long
+  },
   SSL_CTX_set_options: {
     parameters: [
       "pointer", // SSL_CTX *ctx
@@ -161,6 +169,17 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
       "u64", // uint64_t op
     ],
     result: "u64",
+  },
+  /** A macro over SSL_ctrl, as no other command wants a pointer that it keeps. */
+  SSL_set_tlsext_status_ocsp_resp: {
+    name: "SSL_ctrl",
+    parameters: [
+      "pointer", // SSL *ssl
+      "i32", // int cmd
+      "i64", // long larg
+      "pointer", // void *parg
+    ],
+    result: "i64", // long
   },
   SSL_set_fd: {
     parameters: [
@@ -313,10 +332,16 @@ export const SSL = {
   SSL_ERROR_ZERO_RETURN: 6,
   SSL_CTRL_MODE: 33,
   SSL_CTRL_SET_TLSEXT_HOSTNAME: 55,
+  SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB: 63,
+  SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG: 64,
+  SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE: 65,
+  SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP: 70,
+  SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP: 71,
   SSL_CTRL_CHAIN_CERT: 89,
   SSL_CTRL_SET_MIN_PROTO_VERSION: 123,
   SSL_CTRL_SET_MAX_PROTO_VERSION: 124,
   TLSEXT_NAMETYPE_host_name: 0,
+  TLSEXT_STATUSTYPE_ocsp: 1,
   TLS1_2_VERSION: 0x0303,
   TLS1_3_VERSION: 0x0304,
   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER: 2,
@@ -328,6 +353,7 @@ export const SSL = {
   SSL_VERIFY_FAIL_IF_NO_PEER_CERT: 2,
   SSL_TLSEXT_ERR_OK: 0,
   SSL_TLSEXT_ERR_ALERT_FATAL: 2,
+  SSL_TLSEXT_ERR_NOACK: 3,
   OPENSSL_NPN_NEGOTIATED: 1,
   BIO_CTRL_GET_KTLS_SEND: 73,
   BIO_CTRL_GET_KTLS_RECV: 76,

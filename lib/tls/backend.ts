@@ -21,6 +21,7 @@ const backends = { deno, openssl };
 export function listenerBackend(options: ListenOptions): BackendChoice {
   const wanted = [
     ...(options.clientAuthentication ? ["client certificates"] : []),
+    ...(options.staple ? ["a stapled OCSP response"] : []),
     ...(options.kernelProtocol === undefined ? [] : ["kTLS"]),
     ...settingsWanted(options.settings),
   ];

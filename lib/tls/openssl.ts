@@ -25,6 +25,7 @@ import {
 } from "./openssl_connection.ts";
 import { TlsContext, wireList } from "./openssl_context.ts";
 import { handshakeFailure } from "./openssl_failure.ts";
+import { StapleCheck } from "./openssl_stapling.ts";
 import { checkPins, namesOf, takeRefusedCertificate } from "./openssl_verification.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
@@ -81,7 +82,8 @@ export async function startTls(
   signal: AbortSignal,
 ): Promise<TlsConnection> {
   const { localAddr, remoteAddr } = tcp;
-  const socket = clientSocket(tcp, options);
+  const staple = new StapleCheck(options, options.ocsp ?? "off");
+  const socket = clientSocket(tcp, options, staple);
   const abort = () => socket[Symbol.dispose]();
   signal.addEventListener("abort", abort);
   try {
@@ -95,21 +97,27 @@ export async function startTls(
     const late = signal.aborted;
     await socket.drain(lingerMilliseconds);
     if (late) throw handshakeTimeout(options, options.handshakeSeconds);
-    throw error;
+    throw staple.failure ?? error;
   } finally {
     signal.removeEventListener("abort", abort);
   }
 }
 
-function clientSocket(tcp: Deno.TcpConn, options: DialOptions): TlsSocket {
+function clientSocket(
+  tcp: Deno.TcpConn,
+  options: DialOptions,
+  staple: StapleCheck,
+): TlsSocket {
   const { hostname, serverName = hostname, protocol: wanted = protocol } = options;
   using building = new DisposableStack();
   building.defer(() => closeQuietly(tcp));
   using context = TlsContext.client(options);
+  building.use(staple.attach(context.pointer));
   const descriptor = descriptorFor(tcp.localAddr, tcp.remoteAddr);
   const socket = TlsSocket.create(context.pointer, descriptor, building.move());
   const { SSL_set_connect_state, SSL_set_alpn_protos, SSL_get0_param } = libssl();
   SSL_set_connect_state(socket.ssl);
+  staple.request(socket.ssl);
   const list = wireList([wanted]);
   SSL_set_alpn_protos(socket.ssl, list, list.length);
   expectName(SSL_get0_param(socket.ssl), socket.ssl, serverName);

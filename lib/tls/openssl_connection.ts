@@ -16,7 +16,7 @@ import type {
 import { connectionClosed, type Side } from "./failure.ts";
 import { type OpensslFailure, takeError } from "./openssl_error.ts";
 import { lostConnection } from "./openssl_failure.ts";
-import { derOf } from "./openssl_verification.ts";
+import { peerCertificatesOf } from "./openssl_verification.ts";
 import { WriteQueue } from "./write_queue.ts";
 import { clearErrors } from "./x509.ts";
 
@@ -339,22 +339,4 @@ function alpnOf(ssl: Deno.PointerObject): string | null {
   if (pointer === null) return null;
   const name = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length[0]!));
   return new TextDecoder().decode(name);
-}
-
-/** The verified chain; of a resumed session the leaf alone, as tickets have no room for more. */
-function peerCertificatesOf(ssl: Deno.PointerObject): Uint8Array[] {
-  const { SSL_get0_verified_chain, SSL_get1_peer_certificate } = libssl();
-  const { OPENSSL_sk_num, OPENSSL_sk_value, X509_free } = libcrypto();
-  const leaf = SSL_get1_peer_certificate(ssl);
-  if (leaf === null) return [];
-  try {
-    const chain = SSL_get0_verified_chain(ssl);
-    if (chain === null) return [derOf(leaf)];
-    return Array.from(
-      { length: OPENSSL_sk_num(chain) },
-      (_, index) => derOf(OPENSSL_sk_value(chain, index)),
-    );
-  } finally {
-    X509_free(leaf);
-  }
 }

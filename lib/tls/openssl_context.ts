@@ -3,6 +3,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { takeError } from "./openssl_error.ts";
+import { staple } from "./openssl_stapling.ts";
 import type { ClientAuthentication, TlsSettings } from "./options.ts";
 import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
 import type { Identity, Trust } from "./trust.ts";
@@ -41,6 +42,7 @@ export interface ContextOptions {
  */
 export class TlsContext implements Disposable {
   readonly pointer: Deno.PointerObject;
+  readonly #owned = new DisposableStack();
 
   private constructor(side: "server" | "client", options: ContextOptions) {
     clearErrors();
@@ -61,6 +63,7 @@ export class TlsContext implements Disposable {
    * For a listener.
    *
    * @param options.protocols for ALPN; if there are none, clients need not offer any
+   * @param options.staple the OCSP response on the identity at any time, DER
    * @param options.kernelProtocol the one of them whose connections the kernel seals, where it can
    * @throws TlsError when libssl refuses the identity, or what else was asked for
    */
@@ -70,12 +73,14 @@ export class TlsContext implements Disposable {
       readonly clientAuthentication?: ClientAuthentication | undefined;
       readonly protocols: readonly string[];
       readonly kernelProtocol?: string | undefined;
+      readonly staple?: (() => Uint8Array<ArrayBuffer> | undefined) | undefined;
     },
   ): TlsContext {
     const context = new TlsContext("server", options);
     try {
       context.#selectProtocol(options.protocols, options.kernelProtocol);
       context.#askForCertificate(options.clientAuthentication);
+      if (options.staple) context.#owned.use(staple(context.pointer, options.staple));
       return context;
     } catch (error) {
       context[Symbol.dispose]();
@@ -107,6 +112,7 @@ export class TlsContext implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#owned.dispose();
     libssl().SSL_CTX_free(this.pointer);
   }
 

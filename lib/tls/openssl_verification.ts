@@ -94,6 +94,24 @@ export function namesOf(certificate: Uint8Array): string | undefined {
   return subjectAltName?.replaceAll(/(^|, )(DNS|IP Address):/g, "$1").replaceAll(", ", " or ");
 }
 
+/** The verified chain; of a resumed session the leaf alone, as tickets have no room for more. */
+export function peerCertificatesOf(ssl: Deno.PointerObject): Uint8Array[] {
+  const { SSL_get0_verified_chain, SSL_get1_peer_certificate } = libssl();
+  const { OPENSSL_sk_num, OPENSSL_sk_value, X509_free } = libcrypto();
+  const leaf = SSL_get1_peer_certificate(ssl);
+  if (leaf === null) return [];
+  try {
+    const chain = SSL_get0_verified_chain(ssl);
+    if (chain === null) return [derOf(leaf)];
+    return Array.from(
+      { length: OPENSSL_sk_num(chain) },
+      (_, index) => derOf(OPENSSL_sk_value(chain, index)),
+    );
+  } finally {
+    X509_free(leaf);
+  }
+}
+
 /** The SubjectPublicKeyInfo, DER. */
 function publicKeyOf(certificate: Deno.PointerValue): Uint8Array {
   const { X509_get_X509_PUBKEY, i2d_X509_PUBKEY } = libcrypto();

@@ -1,4 +1,5 @@
 import type { Endpoint } from "./connection.ts";
+import type { OcspMode } from "./revocation.ts";
 import type { Identity, Trust } from "./trust.ts";
 
 /** What a handshake may agree on; without an entry, what the library thinks best. */
@@ -22,6 +23,8 @@ export interface ListenerCredentials {
   readonly identity: Identity;
   /** Without it no client is asked for a certificate. */
   readonly clientAuthentication?: ClientAuthentication;
+  /** The OCSP response on the identity at any time, DER, for clients that ask for it. */
+  readonly staple?: () => Uint8Array<ArrayBuffer> | undefined;
 }
 
 export interface ListenOptions extends Endpoint, ListenerCredentials {
@@ -37,6 +40,8 @@ export interface DialOptions extends Endpoint {
   readonly trust: Trust;
   /** What the server is shown if it asks for a certificate. */
   readonly identity?: Identity;
+  /** Whether the server has to staple an OCSP response to its certificate; it need not unless told. */
+  readonly ocsp?: OcspMode;
   /** Name that the server's certificate must be for, where it is not `hostname`. */
   readonly serverName?: string;
   /** Protocol for ALPN, `verbseal/1` unless told. */
