@@ -1,4 +1,5 @@
 import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import { Breather } from "../rdma/breather.ts";
 import type { Admission } from "../session/admission.ts";
 import type { Limits } from "../session/limits.ts";
 import { logger } from "../telemetry/log.ts";
@@ -89,6 +90,7 @@ export class MessageConnection {
   /** Answers requests until the client ends the connection, or the server stops. */
   async #serve(tls: TlsConnection): Promise<void> {
     const requests = new RequestBuffer(this.#context.limits.messageBytes);
+    const breather = new Breather();
     this.#watchSilence(tls);
     while (!this.#cut) {
       this.#waiting = true;
@@ -98,6 +100,8 @@ export class MessageConnection {
       this.#lastActive = performance.now();
       requests.filled(count);
       await this.#answer(tls, requests);
+      // A client that is quicker than this server never lets it wait for anything.
+      if (breather.due()) await breather.breathe();
     }
     if (this.#cut) throw this.#cut;
     if (!requests.atBoundary) {

@@ -1,24 +1,41 @@
 /** A message server in this process, and plain TLS clients of it. */
 import { configureSync, type LogRecord } from "@logtape/logtape";
 import { assertEquals } from "@std/assert";
-import { libc } from "../../ffi/libc.ts";
+import { idle } from "../../ffi/epoll.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
 import type { Question } from "../../lib/services/messages.ts";
 import { HEADER_BYTES, message, RequestType } from "../../lib/services/plain_messages.ts";
 import { Admission } from "../../lib/session/admission.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
-import { listen } from "../../lib/tls/backend.ts";
+import { type Backend, listen } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { endpointText } from "../../lib/tls/connection.ts";
-
-// Deno's check for leaks wants libraries loaded before the first test.
-libc();
 
 const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 
+// Deno's check for leaks wants libraries loaded before the first test.
+listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
+
+/** A test of the server with each library that speaks TLS. */
+export function messageTest(
+  name: string,
+  test: (scene: MessageScene) => Promise<void>,
+  limits?: Partial<Limits>,
+): void {
+  for (const backend of ["deno", "openssl"] as const) {
+    Deno.test(`${name} (${backend})`, async () => {
+      {
+        await using scene = new MessageScene(backend, limits);
+        await test(scene);
+      }
+      await idle();
+    });
+  }
+}
 
 export class MessageScene implements AsyncDisposable {
   readonly port: number;
@@ -28,7 +45,7 @@ export class MessageScene implements AsyncDisposable {
   readonly #running: Promise<void>;
   readonly #clients: PlainClient[] = [];
 
-  constructor(limits: Partial<Limits> = {}) {
+  constructor(backend: Backend, limits: Partial<Limits> = {}) {
     configureSync({
       reset: true,
       sinks: { memory: (record) => this.#take(record) },
@@ -38,7 +55,7 @@ export class MessageScene implements AsyncDisposable {
       ],
     });
     const identity = certificates.server;
-    const listener = listen({ hostname, port: 0, identity, protocols: [] });
+    const listener = listen({ hostname, port: 0, identity, protocols: [] }, { backend });
     this.port = listener.address.port;
     const all = { ...defaultLimits, ...limits };
     const server = new MessageServer(listener, { limits: all, admission: new Admission(all) });

@@ -1,9 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { MessageServer } from "../../lib/services/message_server.ts";
 import { message } from "../../lib/services/plain_messages.ts";
-import { MessageScene } from "./message_scene.ts";
+import { Admission } from "../../lib/session/admission.ts";
+import { defaultLimits } from "../../lib/session/limits.ts";
+import type { TlsConnection, TlsListener } from "../../lib/tls/connection.ts";
+import { messageTest } from "./message_scene.ts";
 
-Deno.test("echo, reverse and time are answered with the type of the question", async () => {
-  await using scene = new MessageScene();
+messageTest("echo, reverse and time are answered with the type of the question", async (scene) => {
   const client = await scene.client();
   assertEquals(await client.ask("ECHO", "hello"), "hello");
   assertEquals(await client.ask("REVERSE", "Grüße"), "eßürG");
@@ -14,20 +17,21 @@ Deno.test("echo, reverse and time are answered with the type of the question", a
   assertEquals({ level, reason, requests }, { level: "info", reason: "closed", requests: 4 });
 });
 
-Deno.test("requests that come together are answered in order, large ones among them", async () => {
-  await using scene = new MessageScene();
-  const client = await scene.client();
-  const texts = Array.from({ length: 500 }, (_, index) => String(index));
-  texts[100] = "x".repeat(2 ** 20);
-  const sending = (async () => {
-    for (const text of texts) await client.send("ECHO", text);
-  })();
-  for (const text of texts) assertEquals(await client.answer("ECHO"), text);
-  await sending;
-});
+messageTest(
+  "requests that come together are answered in order, large ones among them",
+  async (scene) => {
+    const client = await scene.client();
+    const texts = Array.from({ length: 500 }, (_, index) => String(index));
+    texts[100] = "x".repeat(2 ** 20);
+    const sending = (async () => {
+      for (const text of texts) await client.send("ECHO", text);
+    })();
+    for (const text of texts) assertEquals(await client.answer("ECHO"), text);
+    await sending;
+  },
+);
 
-Deno.test("300 clients are served at once, each by itself", async () => {
-  await using scene = new MessageScene({ connectionsPerSecond: 1000, handshakes: 2000 });
+messageTest("300 clients are served at once, each by itself", async (scene) => {
   const clients = await Promise.all(Array.from({ length: 300 }, () => scene.client()));
   const answers = await Promise.all(
     clients.map((client, index) => client.ask("REVERSE", `client ${index}`)),
@@ -36,19 +40,21 @@ Deno.test("300 clients are served at once, each by itself", async () => {
     answers,
     clients.map((_, index) => [...`client ${index}`].reverse().join("")),
   );
-});
+}, { connectionsPerSecond: 1000, handshakes: 2000 });
 
-Deno.test("a client that ends its half of the connection still gets all answers", async () => {
-  await using scene = new MessageScene();
-  const client = await scene.client();
-  for (const text of ["one", "two", "x".repeat(500_000)]) await client.send("ECHO", text);
-  await client.tls.closeWrite();
-  assertEquals(await client.answer("ECHO"), "one");
-  assertEquals(await client.answer("ECHO"), "two");
-  assertEquals((await client.answer("ECHO")).length, 500_000);
-  assert(await client.atEnd());
-  assertEquals((await scene.ended(client)).reason, "closed");
-});
+messageTest(
+  "a client that ends its half of the connection still gets all answers",
+  async (scene) => {
+    const client = await scene.client();
+    for (const text of ["one", "two", "x".repeat(500_000)]) await client.send("ECHO", text);
+    await client.tls.closeWrite();
+    assertEquals(await client.answer("ECHO"), "one");
+    assertEquals(await client.answer("ECHO"), "two");
+    assertEquals((await client.answer("ECHO")).length, 500_000);
+    assert(await client.atEnd());
+    assertEquals((await scene.ended(client)).reason, "closed");
+  },
+);
 
 for (
   const [what, bytes, reason] of [
@@ -56,22 +62,23 @@ for (
     ["beyond the limit", [0, 0, 0, 1, 0, 0x10, 0, 1], "message_length"],
   ] as const
 ) {
-  Deno.test(`a message ${what} ends its connection after the answers before it`, async () => {
-    await using scene = new MessageScene();
-    const other = await scene.client();
-    const client = await scene.client();
-    const before = message("ECHO", new Uint8Array([97]));
-    await client.write(new Uint8Array([...before, ...bytes]));
-    assertEquals(await client.answer("ECHO"), "a");
-    assert(await client.atEnd());
-    const line = await scene.ended(client);
-    assertEquals([line.level, line.reason, line.requests], ["warning", reason, 1]);
-    assertEquals(await other.ask("ECHO", "undisturbed"), "undisturbed");
-  });
+  messageTest(
+    `a message ${what} ends its connection after the answers before it`,
+    async (scene) => {
+      const other = await scene.client();
+      const client = await scene.client();
+      const before = message("ECHO", new Uint8Array([97]));
+      await client.write(new Uint8Array([...before, ...bytes]));
+      assertEquals(await client.answer("ECHO"), "a");
+      assert(await client.atEnd());
+      const line = await scene.ended(client);
+      assertEquals([line.level, line.reason, line.requests], ["warning", reason, 1]);
+      assertEquals(await other.ask("ECHO", "undisturbed"), "undisturbed");
+    },
+  );
 }
 
-Deno.test("a message that is cut off by its client's goodbye is named", async () => {
-  await using scene = new MessageScene();
+messageTest("a message that is cut off by its client's goodbye is named", async (scene) => {
   const client = await scene.client();
   await client.write(new Uint8Array([0, 0, 0, 1, 0, 0, 0, 5, 97]));
   await client.tls.closeWrite();
@@ -79,43 +86,47 @@ Deno.test("a message that is cut off by its client's goodbye is named", async ()
   assertEquals((await scene.ended(client)).reason, "message_cut_off");
 });
 
-Deno.test("a client that stops in the handshake is cut off in time, others are served", async () => {
-  await using scene = new MessageScene({ handshakeSeconds: 0.5 });
-  using silent = await scene.tcp();
-  using slow = await scene.tcp();
-  await slow.write(new Uint8Array([0x16, 3, 1, 2]));
-  const client = await scene.client();
-  for (const tcp of [silent, slow]) {
-    assertEquals((await scene.ended(tcp)).reason, "handshake_timeout");
-    assertEquals(await tcp.read(new Uint8Array(1)), null);
-  }
-  assertEquals(await client.ask("ECHO", "here"), "here");
-});
+messageTest(
+  "a client that stops in the handshake is cut off in time, others are served",
+  async (scene) => {
+    using silent = await scene.tcp();
+    using slow = await scene.tcp();
+    await slow.write(new Uint8Array([0x16, 3, 1, 2]));
+    const client = await scene.client();
+    for (const tcp of [silent, slow]) {
+      assertEquals((await scene.ended(tcp)).reason, "handshake_timeout");
+      assertEquals(await tcp.read(new Uint8Array(1)), null);
+    }
+    assertEquals(await client.ask("ECHO", "here"), "here");
+  },
+  { handshakeSeconds: 0.5 },
+);
 
-Deno.test("a client that speaks no TLS is named, and others are served", async () => {
-  await using scene = new MessageScene();
+messageTest("a client that speaks no TLS is named, and others are served", async (scene) => {
   using tcp = await scene.tcp();
   await tcp.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
   assertEquals((await scene.ended(tcp)).reason, "not_tls");
   assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
 });
 
-Deno.test("a client that never reads is not read from, and cut off when it stays so", async () => {
-  await using scene = new MessageScene({ idleSeconds: 1 });
-  const client = await scene.client();
-  const request = message("ECHO", new Uint8Array(2 ** 20));
-  let sent = 0;
-  await assertRejects(async () => {
-    for (; sent < 1000; sent++) await client.write(request);
-  });
-  assert(sent < 100, `${sent} MiB were taken`);
-  const { reason, detail } = await scene.ended(client);
-  assertEquals(reason, "idle_timeout");
-  assertEquals(detail, "the client has read nothing for 1 seconds");
-});
+messageTest(
+  "a client that never reads is not read from, and cut off when it stays so",
+  async (scene) => {
+    const client = await scene.client();
+    const request = message("ECHO", new Uint8Array(2 ** 20));
+    let sent = 0;
+    await assertRejects(async () => {
+      for (; sent < 1000; sent++) await client.write(request);
+    });
+    assert(sent < 100, `${sent} MiB were taken`);
+    const { reason, detail } = await scene.ended(client);
+    assertEquals(reason, "idle_timeout");
+    assertEquals(detail, "the client has read nothing for 1 seconds");
+  },
+  { idleSeconds: 1 },
+);
 
-Deno.test("a client that says nothing is told goodbye, one that speaks is not", async () => {
-  await using scene = new MessageScene({ idleSeconds: 0.5 });
+messageTest("a client that says nothing is told goodbye, one that speaks is not", async (scene) => {
   const [silent, talking] = [await scene.client(), await scene.client()];
   const ended = silent.atEnd();
   let over = false;
@@ -129,28 +140,25 @@ Deno.test("a client that says nothing is told goodbye, one that speaks is not", 
   silent.close();
   assertEquals((await scene.ended(silent)).reason, "idle_timeout");
   assertEquals(await talking.ask("ECHO", "still here"), "still here");
-});
+}, { idleSeconds: 0.5 });
 
-Deno.test("clients beyond the limit are refused, and let in when one has gone", async () => {
-  await using scene = new MessageScene({ messageClients: 1 });
+messageTest("clients beyond the limit are refused, and let in when one has gone", async (scene) => {
   const first = await scene.client();
   using second = await scene.tcp();
   assertEquals((await scene.ended(second)).reason, "message_clients");
   first.close();
   await scene.ended(first);
   assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
-});
+}, { messageClients: 1 });
 
-Deno.test("connections beyond the rate of an address are refused", async () => {
-  await using scene = new MessageScene({ connectionsPerSecond: 1 });
+messageTest("connections beyond the rate of an address are refused", async (scene) => {
   const first = await scene.client();
   using second = await scene.tcp();
   assertEquals((await scene.ended(second)).reason, "connection_rate");
   assertEquals(await first.ask("ECHO", "here"), "here");
-});
+}, { connectionsPerSecond: 1 });
 
-Deno.test("a server that stops says goodbye to clients that wait, and ends", async () => {
-  await using scene = new MessageScene();
+messageTest("a server that stops says goodbye to clients that wait, and ends", async (scene) => {
   const waiting = await scene.client();
   assertEquals(await waiting.ask("ECHO", "hello"), "hello");
   using unfinished = await scene.tcp();
@@ -169,8 +177,7 @@ Deno.test("a server that stops says goodbye to clients that wait, and ends", asy
   }
 });
 
-Deno.test("a server that stops finishes the answer in hand", async () => {
-  await using scene = new MessageScene({ messageBytes: 64 * 2 ** 20 });
+messageTest("a server that stops finishes the answer in hand", async (scene) => {
   const client = await scene.client();
   const request = message("ECHO", new Uint8Array(32 * 2 ** 20));
   await client.write(request);
@@ -182,15 +189,73 @@ Deno.test("a server that stops finishes the answer in hand", async () => {
   await stopped;
   const { reason, requests } = await scene.ended(client);
   assertEquals([reason, requests], ["shutdown", 1]);
+}, { messageBytes: 64 * 2 ** 20 });
+
+messageTest(
+  "a server that stops waits no longer than it must for one that does not read",
+  async (scene) => {
+    const client = await scene.client();
+    await client.write(message("ECHO", new Uint8Array(32 * 2 ** 20)));
+    await client.read(1);
+    const started = performance.now();
+    await scene.stop();
+    assert(performance.now() - started < 1000);
+    assertEquals((await scene.ended(client)).reason, "shutdown");
+  },
+  { messageBytes: 64 * 2 ** 20, drainSeconds: 0.2 },
+);
+
+Deno.test("a client that never lets the server wait leaves time for others", async () => {
+  const stopping = new AbortController();
+  const request = message("ECHO", new Uint8Array(100));
+  let requests = 0;
+  const server = new MessageServer(
+    listenerOf({
+      ...silent,
+      read(buffer) {
+        if (stopping.signal.aborted) return Promise.resolve(null);
+        requests += 1;
+        buffer.set(request);
+        return Promise.resolve(request.length);
+      },
+    }),
+    { limits: defaultLimits, admission: new Admission(defaultLimits) },
+  );
+  const running = server.run(stopping.signal);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  stopping.abort();
+  await running;
+  assert(requests > 100);
 });
 
-Deno.test("a server that stops waits no longer than it must for one that does not read", async () => {
-  await using scene = new MessageScene({ messageBytes: 64 * 2 ** 20, drainSeconds: 0.2 });
-  const client = await scene.client();
-  await client.write(message("ECHO", new Uint8Array(32 * 2 ** 20)));
-  await client.read(1);
-  const started = performance.now();
-  await scene.stop();
-  assert(performance.now() - started < 1000);
-  assertEquals((await scene.ended(client)).reason, "shutdown");
-});
+const endpoint = { hostname: "192.0.2.1", port: 1 };
+
+/** A connection that is always ready, and says nothing. */
+const silent: TlsConnection = {
+  alpn: null,
+  peerAddress: endpoint,
+  localAddress: endpoint,
+  handshake: undefined,
+  peerCertificates: [],
+  read: () => Promise.resolve(null),
+  write: () => Promise.resolve(),
+  close: () => Promise.resolve(),
+  abort: () => {},
+};
+
+/** Listens, and accepts this connection alone. */
+function listenerOf(connection: TlsConnection): TlsListener {
+  const closed = Promise.withResolvers<void>();
+  return {
+    address: endpoint,
+    close: closed.resolve,
+    async *[Symbol.asyncIterator]() {
+      yield {
+        peerAddress: endpoint,
+        handshake: () => Promise.resolve(connection),
+        abort: () => {},
+      };
+      await closed.promise;
+    },
+  };
+}
