@@ -33,6 +33,7 @@ export function dialerBackend(options: DialOptions): BackendChoice {
   return choice([
     ...trustWanted(options.trust),
     ...(options.kernel ? ["kTLS"] : []),
+    ...(options.ocsp === undefined || options.ocsp === "off" ? [] : ["an OCSP response"]),
     ...settingsWanted(options.settings),
   ]);
 }
