@@ -214,13 +214,15 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;
   await using workers = startWorkers(services, options.workers);
-  const admission = new Admission(limits);
-  const server = new Server(listener, {
+  const shared = {
     limits,
-    admission,
+    admission: new Admission(limits),
+    ...(policy ? { policy: () => policy } : {}),
+  };
+  const server = new Server(listener, {
+    ...shared,
     psns: new PsnSource(),
     services: serviceNames(services),
-    ...(policy ? { policy: () => policy } : {}),
     transports: ["rdma"],
     connectQueuePair: {
       tls: connectByTls,
@@ -229,8 +231,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     selectPort: portChooser(options.device),
     openDataPath: (path) => workers.openDataPath(path),
   });
-  const messageServer = messageListener &&
-    new MessageServer(messageListener, { limits, admission });
+  const messageServer = messageListener && new MessageServer(messageListener, shared);
   const address = endpointText(listener.address);
   const facts = {
     address,

@@ -1,7 +1,9 @@
 import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import type { Policy } from "../security/policy.ts";
 import { Breather } from "../rdma/breather.ts";
 import type { Admission } from "../session/admission.ts";
 import type { Limits } from "../session/limits.ts";
+import { SessionClient } from "../session/session_client.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { handshakeTimeout } from "../tls/failure.ts";
@@ -16,12 +18,16 @@ const PART_BYTES = 65536;
 export interface MessageServerContext {
   readonly limits: Limits;
   readonly admission: Admission;
+  /** The policy in force, asked for each client anew; without it all may ask. */
+  readonly policy?: () => Policy;
 }
 
 /** One plain TLS client, from its TCP connection to its one log line. */
 export class MessageConnection {
   readonly #context: MessageServerContext;
   readonly #incoming: IncomingConnection;
+  readonly #client = new SessionClient();
+  readonly #admitted = new DisposableStack();
   #tls: TlsConnection | undefined;
   /** Nothing is owed to the client: every request that it has finished is answered. */
   #waiting = false;
@@ -42,25 +48,16 @@ export class MessageConnection {
   async run(): Promise<void> {
     const peer = endpointText(this.#incoming.peerAddress);
     const started = performance.now();
-    const facts = () => ({
+    const why = await this.#outcome();
+    await this.#end();
+    const calm = why.reason === "closed" || why.reason === "shutdown";
+    log[calm ? "info" : "warning"]("message client gone", {
       peer,
+      ...this.#client.fields,
       requests: this.#requests,
+      ...why,
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
     });
-    try {
-      this.#tls = await this.#establish();
-      await this.#serve(this.#tls);
-      log.info("message client gone", { ...facts(), reason: "closed" });
-    } catch (error) {
-      const why = this.#cut ?? error;
-      const code = why instanceof VerbsealError ? why.code : "internal";
-      const level = code === "shutdown" ? "info" : "warning";
-      log[level]("message client gone", { ...facts(), reason: code, detail: errorText(why) });
-    } finally {
-      clearTimeout(this.#idleTimer);
-      clearTimeout(this.#drainTimer);
-      await (this.#tls ? this.#close(this.#tls) : this.#incoming.abort());
-    }
   }
 
   /** Ends the connection once the requests that it has finished are answered, or after `seconds`. */
@@ -72,6 +69,17 @@ export class MessageConnection {
     else this.#drainTimer = setTimeout(() => this.#cutOff(why), seconds * 1000);
   }
 
+  async #outcome(): Promise<{ reason: string; detail?: string }> {
+    try {
+      await this.#serve(await this.#establish());
+      return { reason: "closed" };
+    } catch (error) {
+      const why = this.#cut ?? error;
+      const reason = why instanceof VerbsealError ? why.code : "internal";
+      return { reason, detail: errorText(why) };
+    }
+  }
+
   async #establish(): Promise<TlsConnection> {
     const { peerAddress } = this.#incoming;
     const { handshakeSeconds } = this.#context.limits;
@@ -81,10 +89,19 @@ export class MessageConnection {
       handshakeSeconds * 1000,
     );
     try {
-      return await this.#incoming.handshake();
+      const tls = this.#tls = await this.#incoming.handshake();
+      await this.#admit(tls);
+      return tls;
     } finally {
       clearTimeout(deadline);
     }
+  }
+
+  async #admit(tls: TlsConnection): Promise<void> {
+    const { admission, policy } = this.#context;
+    await this.#client.identify(tls.peerCertificates);
+    this.#client.authorize(["messages"], ["messages"], policy?.());
+    this.#admitted.use(admission.identity(this.#client.quota));
   }
 
   /** Answers requests until the client ends the connection, or the server stops. */
@@ -142,6 +159,13 @@ export class MessageConnection {
     this.#cut ??= new TlsError("idle_timeout", why);
     if (this.#waiting) this.#close(tls);
     else tls.abort();
+  }
+
+  async #end(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    clearTimeout(this.#drainTimer);
+    await (this.#tls ? this.#close(this.#tls) : this.#incoming.abort());
+    this.#admitted.dispose();
   }
 
   #cutOff(why: VerbsealError): void {

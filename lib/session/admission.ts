@@ -108,7 +108,7 @@ export class Admission {
         "end another one first",
       );
     }
-    const identity = quota && this.#identity(quota);
+    const identity = quota && this.identity(quota);
     this.#sessions += 1;
     account.sessions += 1;
     return once(() => {
@@ -118,7 +118,12 @@ export class Admission {
     });
   }
 
-  #identity({ identity, sessions }: SessionQuota): Disposable {
+  /**
+   * A client of this identity wants a session, whatever it is carried by.
+   *
+   * @throws RefusedError when the identity has as many as the policy lets it have
+   */
+  identity({ identity, sessions }: SessionQuota): Disposable {
     const held = this.#identities.get(identity) ?? 0;
     if (held >= sessions) {
       throw new RefusedError(

@@ -2,6 +2,7 @@
 import { configureSync, type LogRecord } from "@logtape/logtape";
 import { assertEquals } from "@std/assert";
 import { idle } from "../../ffi/epoll.ts";
+import { type Policy, unrestricted } from "../../lib/security/policy.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
 import type { Question } from "../../lib/services/messages.ts";
 import { HEADER_BYTES, message, RequestType } from "../../lib/services/plain_messages.ts";
@@ -39,6 +40,8 @@ export function messageTest(
 
 export class MessageScene implements AsyncDisposable {
   readonly port: number;
+  /** Lets all in, until a test says otherwise. */
+  policy: Policy = { rules: [{ name: "all", matches: () => true, allows: unrestricted }] };
   readonly #log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #stopping = new AbortController();
@@ -58,7 +61,11 @@ export class MessageScene implements AsyncDisposable {
     const listener = listen({ hostname, port: 0, identity, protocols: [] }, { backend });
     this.port = listener.address.port;
     const all = { ...defaultLimits, ...limits };
-    const server = new MessageServer(listener, { limits: all, admission: new Admission(all) });
+    const server = new MessageServer(listener, {
+      limits: all,
+      admission: new Admission(all),
+      policy: () => this.policy,
+    });
     this.#running = server.run(this.#stopping.signal);
   }
 

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
 import { message } from "../../lib/services/plain_messages.ts";
 import { Admission } from "../../lib/session/admission.ts";
@@ -157,6 +158,31 @@ messageTest("connections beyond the rate of an address are refused", async (scen
   assertEquals((await scene.ended(second)).reason, "connection_rate");
   assertEquals(await first.ask("ECHO", "here"), "here");
 }, { connectionsPerSecond: 1 });
+
+messageTest("a client is served as the policy allows, and as often at once", async (scene) => {
+  const allowing = (allow: string) =>
+    parsePolicy(`rules: [{ name: guests, match: { anonymous: true }, allow: ${allow} }]`, "policy");
+  scene.policy = { rules: [] };
+  const unmatched = await scene.client();
+  assert(await unmatched.atEnd());
+  assertEquals((await scene.ended(unmatched)).reason, "policy");
+
+  scene.policy = await allowing("{ services: [files] }");
+  const forbidden = await scene.client();
+  assert(await forbidden.atEnd());
+  const { reason, rule } = await scene.ended(forbidden);
+  assertEquals([reason, rule], ["policy", "guests"]);
+
+  scene.policy = await allowing("{ services: [messages], sessions: 1 }");
+  const first = await scene.client();
+  assertEquals(await first.ask("ECHO", "here"), "here");
+  const second = await scene.client();
+  assert(await second.atEnd());
+  assertEquals((await scene.ended(second)).reason, "sessions_per_identity");
+  first.close();
+  await scene.ended(first);
+  assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
+});
 
 messageTest("a server that stops says goodbye to clients that wait, and ends", async (scene) => {
   const waiting = await scene.client();
