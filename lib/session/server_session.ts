@@ -13,7 +13,7 @@ import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
-import { endpointText, type IncomingConnection } from "../tls/connection.ts";
+import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
@@ -33,6 +33,8 @@ export interface ServerContext {
   readonly services: readonly Service[];
   /** The policy in force, asked for each client anew; without it all may do everything. */
   readonly policy?: () => Policy;
+  /** Throws a TlsError if the certificate that a client has shown is revoked. */
+  readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
   /** What this server carries data by. */
   readonly transports: readonly Transport[];
   /** Ways to bring a queue pair up that this server offers. */
@@ -145,6 +147,7 @@ export class ServerSession {
       const tls = await this.#incoming.handshake();
       const connection = this.#connection = new ControlConnection(tls);
       await this.#client.identify(tls.peerCertificates);
+      await this.#context.checkRevocation?.(tls);
       const { agreed, dataPath, link } = await establish({
         exchange: new ServerExchange(),
         connection,

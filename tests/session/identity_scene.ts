@@ -26,6 +26,8 @@ export class IdentityScene implements AsyncDisposable {
   shown: Uint8Array | undefined;
   /** The policy in force, if there was one when it was created. */
   policy: Policy | undefined;
+  /** What the server asks about clients' certificates; nothing unless a test says. */
+  checkRevocation: (connection: TlsConnection) => Promise<void> = () => Promise.resolve();
   readonly log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #listener: TlsListener;
@@ -58,6 +60,7 @@ export class IdentityScene implements AsyncDisposable {
       psns: new PsnSource(),
       services: serviceNames(services),
       ...(policy ? { policy: () => this.policy! } : {}),
+      checkRevocation: (connection) => this.checkRevocation(connection),
       transports: ["rdma"],
       connectQueuePair: { tls: connectByTls },
       selectPort: portChooser(provider.device),

@@ -1,8 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { VerbsealError } from "../../lib/errors.ts";
+import { OcspClient } from "../../lib/tls/ocsp_client.ts";
 import { peerIdentity } from "../../lib/tls/peer_identity.ts";
+import { checkRevocation } from "../../lib/tls/revocation.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { clientCertificate } from "../tls/client_certificate.ts";
+import { OcspAuthority, serials } from "../tls/ocsp_authority.ts";
 import { daysFromNow } from "../tls/odd_certificates.ts";
 import { IdentityScene } from "./identity_scene.ts";
 
@@ -50,3 +53,25 @@ verbsTest(
     assertEquals([line.reason, line.subject], ["certificate_expired", "CN=client"]);
   },
 );
+
+verbsTest("a client with a revoked certificate is told so, and so is the log", async () => {
+  await using authority = await OcspAuthority.create();
+  await using responder = await authority.serve();
+  await using scene = await IdentityScene.create();
+  using client = new OcspClient();
+  scene.checkRevocation = ({ peerCertificates, peerAddress: peer }) =>
+    checkRevocation(peerCertificates, {
+      mode: "require",
+      client,
+      peer,
+      authorities: [authority.der],
+    });
+  const issue = async (serial: string) =>
+    (await authority.issue(serial, { url: responder.url, use: "clientAuth" })).der;
+  await scene.client(await issue(serials.good));
+  const revoked = await issue(serials.revoked);
+  const error = await assertRejects(() => scene.client(revoked), VerbsealError, "keyCompromise");
+  assertEquals(error.code, "certificate_revoked");
+  const { reason, serial } = await scene.logged("session ended");
+  assertEquals([reason, serial], ["certificate_revoked", serials.revoked]);
+});
