@@ -8,7 +8,7 @@ import { checkManageable, managedClient } from "../session/managed_connection.ts
 import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/backend.ts";
 import { type Endpoint, endpointText } from "../tls/connection.ts";
-import type { Trust } from "../tls/trust.ts";
+import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
 import { MemoryClient } from "./memory.ts";
 import { MessageClient } from "./messages.ts";
@@ -19,6 +19,8 @@ const log = logger("client");
 export interface ClientOptions {
   readonly server: Endpoint;
   readonly trust: Trust;
+  /** What the server is shown if it asks for a certificate. */
+  readonly identity?: Identity;
   /** Name that the server's certificate must be for, where it is not the host's. */
   readonly serverName?: string;
   /** As for {@linkcode selectPort}. */
@@ -45,7 +47,7 @@ export class Client implements AsyncDisposable {
 
   /** @throws VerbsealError naming why there is no session */
   static async open(options: ClientOptions): Promise<Client> {
-    const { server, trust, serverName, handshakeSeconds, connect } = options;
+    const { server, trust, identity, serverName, handshakeSeconds, connect } = options;
     const signal = options.signal ?? new AbortController().signal;
     if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
@@ -54,6 +56,7 @@ export class Client implements AsyncDisposable {
       trust,
       handshakeSeconds,
       signal,
+      ...(identity ? { identity } : {}),
       ...(serverName === undefined ? {} : { serverName }),
     });
     building.defer(() => tls.abort());

@@ -32,6 +32,8 @@ export function listenerBackend(options: ListenOptions): BackendChoice {
 export function dialerBackend(options: DialOptions): BackendChoice {
   return choice([
     ...trustWanted(options.trust),
+    // Deno shows one only where it connects itself, not where it takes a connection over.
+    ...(options.identity ? ["a certificate to show"] : []),
     ...(options.kernel ? ["kTLS"] : []),
     ...(options.ocsp === undefined || options.ocsp === "off" ? [] : ["an OCSP response"]),
     ...settingsWanted(options.settings),

@@ -57,7 +57,7 @@ export async function startTls(
   signal: AbortSignal,
 ): Promise<TlsConnection> {
   believeOnly(options.trust);
-  const { protocol: wanted = protocol, identity } = options;
+  const { protocol: wanted = protocol } = options;
   let connection: Deno.Conn<Deno.NetAddr> = tcp;
   const abort = () => closeAtOnce(connection);
   signal.addEventListener("abort", abort);
@@ -67,7 +67,6 @@ export async function startTls(
       hostname: options.serverName ?? options.hostname,
       caCerts: [...options.trust.authorities],
       alpnProtocols: [wanted],
-      ...(identity ? { cert: identity.certificate, key: identity.key } : {}),
     });
     connection = tls;
     return await agree(tls, options, [wanted]);

@@ -1,4 +1,4 @@
-/** A server in this process that takes its clients for whom a test says, without a TLS library that tells. */
+/** A server in this process that asks its clients for certificates. */
 import { configureSync, type LogRecord } from "@logtape/logtape";
 import type { Policy } from "../../lib/security/policy.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
@@ -15,15 +15,31 @@ import { connectByTls } from "../../lib/session/establish.ts";
 import { defaultLimits } from "../../lib/session/limits.ts";
 import { Server } from "../../lib/session/server.ts";
 import { listen } from "../../lib/tls/backend.ts";
-import { createCertificates } from "../../lib/tls/certificates.ts";
-import type { IncomingConnection, TlsConnection, TlsListener } from "../../lib/tls/connection.ts";
+import { createAuthority } from "../../lib/tls/authority.ts";
+import type { TlsConnection, TlsListener } from "../../lib/tls/connection.ts";
+import { issueCertificate } from "../../lib/tls/issue.ts";
+import type { Identity } from "../../lib/tls/trust.ts";
 import { provider } from "../provider.ts";
+import { type ClientCertificateOptions, clientIdentity } from "../tls/client_certificate.ts";
 
-const certificates = await createCertificates({ hosts: [provider.address], days: 1 });
+const { authority, identity: { certificate: authorityPem } } = await createAuthority("ecdsa-p256");
+const identity = await issueCertificate(authority, {
+  commonName: "server",
+  use: "server",
+  hosts: [provider.address],
+  days: 1,
+  keyType: "ecdsa-p256",
+});
 
-/** Clients that meet it have shown the certificate that {@linkcode shown} is at that time. */
+export interface IdentitySceneOptions {
+  /** YAML. */
+  readonly policy?: string;
+  /** That the server believes beside its own, PEM. */
+  readonly authorities?: readonly string[];
+}
+
+/** The server, and clients of it. */
 export class IdentityScene implements AsyncDisposable {
-  shown: Uint8Array | undefined;
   /** The policy in force, if there was one when it was created. */
   policy: Policy | undefined;
   /** What the server asks about clients' certificates; nothing unless a test says. */
@@ -36,6 +52,7 @@ export class IdentityScene implements AsyncDisposable {
   private constructor(
     readonly root: string,
     policy: Policy | undefined,
+    authorities: readonly string[],
     building: AsyncDisposableStack,
   ) {
     this.policy = policy;
@@ -53,8 +70,16 @@ export class IdentityScene implements AsyncDisposable {
       log: { level: "error", format: "text" },
     };
     const workers = building.use(startWorkers(services, 1));
-    this.#listener = listen({ hostname: provider.address, port: 0, identity: certificates.server });
-    const server = new Server(presenting(this.#listener, () => this.shown), {
+    this.#listener = listen({
+      hostname: provider.address,
+      port: 0,
+      identity,
+      clientAuthentication: {
+        trust: { authorities: [authorityPem, ...authorities] },
+        required: false,
+      },
+    });
+    const server = new Server(this.#listener, {
       limits: defaultLimits,
       admission: new Admission(defaultLimits),
       psns: new PsnSource(),
@@ -75,21 +100,26 @@ export class IdentityScene implements AsyncDisposable {
     this.#stack = building.move();
   }
 
-  /** @param policy YAML */
-  static async create(policy?: string): Promise<IdentityScene> {
+  static async create(options: IdentitySceneOptions = {}): Promise<IdentityScene> {
+    const { policy, authorities = [] } = options;
     await using building = new AsyncDisposableStack();
     const root = await Deno.makeTempDir({ prefix: "verbseal-" });
     building.defer(() => Deno.remove(root, { recursive: true }));
     const rules = policy === undefined ? undefined : await parsePolicy(policy, "policy.yaml");
-    return new IdentityScene(root, rules, building);
+    return new IdentityScene(root, rules, authorities, building);
   }
 
-  /** A client whom the server takes for the holder of `certificate`. */
-  async client(certificate: Uint8Array | undefined): Promise<Client> {
-    this.shown = certificate;
+  /** A certificate of the authority that the server believes, and its key. */
+  certificate(options: Pick<ClientCertificateOptions, "subject" | "names">): Promise<Identity> {
+    return clientIdentity(authority, options);
+  }
+
+  /** A client that shows this certificate, or none. */
+  async client(identity?: Identity): Promise<Client> {
     const client = await Client.open({
       server: this.#listener.address,
-      trust: { authorities: [certificates.ca.certificate] },
+      trust: { authorities: [authorityPem] },
+      ...(identity ? { identity } : {}),
       device: provider.device,
       connect: "tls",
       cmPort: 4791,
@@ -117,36 +147,4 @@ export class IdentityScene implements AsyncDisposable {
     this.#arrival.resolve();
     this.#arrival = Promise.withResolvers<void>();
   }
-}
-
-function presenting(
-  listener: TlsListener,
-  shown: () => Uint8Array | undefined,
-): TlsListener {
-  return {
-    address: listener.address,
-    close: () => listener.close(),
-    async *[Symbol.asyncIterator]() {
-      for await (const incoming of listener) yield withCertificate(incoming, shown());
-    },
-  };
-}
-
-function withCertificate(
-  incoming: IncomingConnection,
-  certificate: Uint8Array | undefined,
-): IncomingConnection {
-  const peerCertificates = certificate ? [certificate] : [];
-  return {
-    peerAddress: incoming.peerAddress,
-    abort: () => incoming.abort(),
-    handshake: async () =>
-      new Proxy<TlsConnection>(await incoming.handshake(), {
-        get(tls, name) {
-          if (name === "peerCertificates") return peerCertificates;
-          const value = Reflect.get(tls, name);
-          return typeof value === "function" ? value.bind(tls) : value;
-        },
-      }),
-  };
 }

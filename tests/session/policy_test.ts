@@ -5,12 +5,12 @@ import { parsePolicy } from "../../lib/security/policy_file.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { randomFile, sha256 } from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
-import { clientCertificate } from "../tls/client_certificate.ts";
 import { IdentityScene } from "./identity_scene.ts";
 
-/** A certificate whose organizational unit picks the rule. */
-function unit(name: string): Promise<Uint8Array> {
-  return clientCertificate({ subject: [["O", "Example"], ["OU", name], ["CN", "client"]] });
+/** A client whose organizational unit picks the rule. */
+async function clientOf(scene: IdentityScene, unit: string): Promise<Client> {
+  const subject = [["O", "Example"], ["OU", unit], ["CN", "client"]] as const;
+  return await scene.client(await scene.certificate({ subject }));
 }
 
 /** A policy with one rule for the organizational unit `a`. */
@@ -29,9 +29,9 @@ const write = ({ session, memory }: Client) => session.during(memory.write(sessi
 const read = ({ session, memory }: Client) => session.during(memory.read(session, 0, 3));
 
 verbsTest("with a policy, who matches no rule is refused and learns nothing of it", async () => {
-  await using scene = await IdentityScene.create(allowing("{ services: messages }"));
-  for (const certificate of [undefined, await unit("b")]) {
-    const error = await assertRejects(() => scene.client(certificate), RefusedError);
+  await using scene = await IdentityScene.create({ policy: allowing("{ services: messages }") });
+  for (const attempt of [() => scene.client(), () => clientOf(scene, "b")]) {
+    const error = await assertRejects(attempt, RefusedError);
     assertEquals(
       [error.code, error.message],
       ["policy", "the server's policy does not allow this client"],
@@ -39,21 +39,20 @@ verbsTest("with a policy, who matches no rule is refused and learns nothing of i
   }
   const second = await scene.logged("session ended", 1);
   assertEquals([second.reason, second.subject], ["policy", "CN=client,OU=b,O=Example"]);
-  assertEquals(await echo(await scene.client(await unit("a"))), bytes);
+  assertEquals(await echo(await clientOf(scene, "a")), bytes);
   assertEquals((await scene.logged("session established")).rule, "the rule");
 });
 
 verbsTest("a rule without services refuses, and the log names the rule", async () => {
-  await using scene = await IdentityScene.create(allowing("{ services: [] }"));
-  const certificate = await unit("a");
-  assertEquals(await refusal(() => scene.client(certificate)), "policy");
+  await using scene = await IdentityScene.create({ policy: allowing("{ services: [] }") });
+  assertEquals(await refusal(() => clientOf(scene, "a")), "policy");
   const { reason, rule } = await scene.logged("session ended");
   assertEquals([reason, rule], ["policy", "the rule"]);
 });
 
 verbsTest("a session has the services that its rule allows, and no others", async () => {
-  await using scene = await IdentityScene.create(allowing("{ services: [memory] }"));
-  const client = await scene.client(await unit("a"));
+  await using scene = await IdentityScene.create({ policy: allowing("{ services: [memory] }") });
+  const client = await clientOf(scene, "a");
   assertEquals(client.session.agreed.welcome.choices.services, ["memory"]);
   assertEquals(await read(client), new Uint8Array(3));
   const get = { operation: "get", transfer: 1, path: "file", window: {} };
@@ -64,21 +63,20 @@ verbsTest(
   "who may only read neither puts nor WRITEs, and who may only write neither gets nor READs",
   async () => {
     const allow = (access: string) => allowing(`{ services: [memory, files], access: ${access} }`);
-    await using scene = await IdentityScene.create(allow("read"));
+    await using scene = await IdentityScene.create({ policy: allow("read") });
     const [near, far] = [join(scene.root, "near"), join(scene.root, "far")];
     await randomFile(near, 300_000);
-    const certificate = await unit("a");
     const put = ({ session, files }: Client) => session.during(files.put(session, near, "far"));
     const get = ({ session, files }: Client) => session.during(files.get(session, "near", far));
 
-    const reader = await scene.client(certificate);
+    const reader = await clientOf(scene, "a");
     assertEquals(await refusal(() => put(reader)), "policy");
     assertEquals(await refusal(() => write(reader)), "policy");
     assertEquals(await read(reader), new Uint8Array(3));
     assertEquals((await get(reader)).sha256, await sha256(near));
 
     scene.policy = await parsePolicy(allow("write"), "policy.yaml");
-    const writer = await scene.client(certificate);
+    const writer = await clientOf(scene, "a");
     assertEquals(await refusal(() => get(writer)), "policy");
     assertEquals(await refusal(() => read(writer)), "policy");
     await write(writer);
@@ -90,10 +88,10 @@ verbsTest(
 
 verbsTest("a rule's root is the client's, which no path leaves", async () => {
   const allow = "{ services: files, access: [read, write], root: own }";
-  await using scene = await IdentityScene.create(allowing(allow));
+  await using scene = await IdentityScene.create({ policy: allowing(allow) });
   const local = join(scene.root, "file");
   await randomFile(local, 1000);
-  const client = await scene.client(await unit("a"));
+  const client = await clientOf(scene, "a");
   const { session, files } = client;
   const put = (path: string) => session.during(files.put(session, local, path));
 
@@ -115,12 +113,14 @@ verbsTest("a rule's root is the client's, which no path leaves", async () => {
 });
 
 verbsTest("a link in place of a rule's root leads nowhere", async () => {
-  await using scene = await IdentityScene.create(allowing("{ services: files, root: own }"));
+  await using scene = await IdentityScene.create({
+    policy: allowing("{ services: files, root: own }"),
+  });
   const elsewhere = await Deno.makeTempDir({ prefix: "verbseal-" });
   try {
     await Deno.writeTextFile(join(elsewhere, "file"), "secret");
     await Deno.symlink(elsewhere, join(scene.root, "own"));
-    const { session, files } = await scene.client(await unit("a"));
+    const { session, files } = await clientOf(scene, "a");
     const get = () => session.during(files.get(session, "file", join(scene.root, "stolen")));
     assertEquals(await refusal(get), "root");
   } finally {
@@ -129,29 +129,30 @@ verbsTest("a link in place of a rule's root leads nowhere", async () => {
 });
 
 verbsTest("an identity has at most so many sessions, which takes nothing from others", async () => {
-  await using scene = await IdentityScene.create(`
+  await using scene = await IdentityScene.create({
+    policy: `
 rules:
   - { match: { organization: Example }, allow: { services: messages, sessions: 1 } }
   - { match: { anonymous: true }, allow: { services: messages } }
-`);
-  const first = await scene.client(await unit("a"));
-  const renewed = await unit("a");
-  const another = await assertRejects(() => scene.client(renewed), RefusedError);
+`,
+  });
+  const first = await clientOf(scene, "a");
+  const another = await assertRejects(() => clientOf(scene, "a"), RefusedError);
   assertEquals(another.code, "sessions_per_identity");
   assertStringIncludes(another.message, "1 sessions");
-  await scene.client(await unit("b"));
-  await scene.client(undefined);
+  await clientOf(scene, "b");
+  await scene.client();
   await first[Symbol.asyncDispose]();
   await scene.logged("session ended", 1);
-  await scene.client(renewed);
+  await clientOf(scene, "a");
 });
 
 verbsTest("a session registers no more memory than its rule allows", async () => {
   const allow = "{ services: [memory, files], access: [read, write], registered-memory: 64KiB }";
-  await using scene = await IdentityScene.create(allowing(allow));
+  await using scene = await IdentityScene.create({ policy: allowing(allow) });
   const file = join(scene.root, "file");
   await randomFile(file, 1000);
-  const client = await scene.client(await unit("a"));
+  const client = await clientOf(scene, "a");
   const { session, memory, files } = client;
   assertEquals(session.agreed.welcome.limits.registeredBytes, 65536);
   await session.during(memory.write(session, 0, new Uint8Array(65536)));
@@ -164,10 +165,9 @@ verbsTest("a session registers no more memory than its rule allows", async () =>
 });
 
 verbsTest("a policy that is exchanged holds for the next client", async () => {
-  await using scene = await IdentityScene.create(allowing("{ services: messages }"));
-  const certificate = await unit("a");
-  const before = await scene.client(certificate);
+  await using scene = await IdentityScene.create({ policy: allowing("{ services: messages }") });
+  const before = await clientOf(scene, "a");
   scene.policy = await parsePolicy(allowing("{ services: [] }"), "policy.yaml");
-  assertEquals(await refusal(() => scene.client(certificate)), "policy");
+  assertEquals(await refusal(() => clientOf(scene, "a")), "policy");
   assertEquals(await echo(before), bytes);
 });

@@ -1,5 +1,7 @@
 import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
+import { type Authority, keyPem, pem, signCertificate } from "../../lib/tls/authority.ts";
+import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow } from "./odd_certificates.ts";
 
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
@@ -23,7 +25,7 @@ export async function clientCertificate(
   const { subject = [["CN", "client"]], names, rawNames, notAfter = daysFromNow(1) } = options;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: options.serial ?? "01",
-    name: new x509.Name(subject.map(([type, value]) => ({ [type]: [{ utf8String: value }] }))),
+    name: nameOf(subject),
     notBefore: daysFromNow(-2),
     notAfter,
     keys,
@@ -34,4 +36,25 @@ export async function clientCertificate(
     ],
   });
   return new Uint8Array(certificate.rawData);
+}
+
+/** A certificate that an authority has signed for a client of this subject, with its key. */
+export async function clientIdentity(
+  authority: Authority,
+  { subject = [["CN", "client"]], names }: Pick<ClientCertificateOptions, "subject" | "names"> = {},
+): Promise<Identity> {
+  const certificate = await signCertificate(authority, {
+    subject: nameOf(subject),
+    publicKey: await x509.PublicKey.create(keys.publicKey),
+    days: 1,
+    extensions: [
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
+      ...(names ? [new x509.SubjectAlternativeNameExtension(names)] : []),
+    ],
+  });
+  return { certificate: pem(certificate), key: await keyPem(keys.privateKey) };
+}
+
+function nameOf(subject: NonNullable<ClientCertificateOptions["subject"]>): x509.Name {
+  return new x509.Name(subject.map(([type, value]) => ({ [type]: [{ utf8String: value }] })));
 }
