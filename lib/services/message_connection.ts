@@ -20,6 +20,8 @@ export interface MessageServerContext {
   readonly admission: Admission;
   /** The policy in force, asked for each client anew; without it all may ask. */
   readonly policy?: () => Policy;
+  /** Throws a TlsError if the certificate that a client has shown is revoked. */
+  readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
 }
 
 /** One plain TLS client, from its TCP connection to its one log line. */
@@ -98,8 +100,9 @@ export class MessageConnection {
   }
 
   async #admit(tls: TlsConnection): Promise<void> {
-    const { admission, policy } = this.#context;
+    const { admission, policy, checkRevocation } = this.#context;
     await this.#client.identify(tls.peerCertificates);
+    await checkRevocation?.(tls);
     this.#client.authorize(["messages"], ["messages"], policy?.());
     this.#admitted.use(admission.identity(this.#client.quota));
   }

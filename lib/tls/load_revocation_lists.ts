@@ -1,10 +1,9 @@
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { TlsError } from "../errors.ts";
 import { unreadable } from "./trust.ts";
-import { type CryptoObject, fromDer, timeOf } from "./x509.ts";
+import { type CryptoObject, decodePem, fromDer, timeOf } from "./x509.ts";
 
 const otherwise = "name another file with --crl";
-const block = /-----BEGIN X509 CRL-----([^-]+)-----END X509 CRL-----/g;
 
 /**
  * Reads lists of revoked certificates (CRLs, RFC 5280, section 5), and checks all that would later
@@ -33,8 +32,8 @@ function listsOf(path: string, bytes: Uint8Array): Uint8Array[] {
   const sequence = 0x30;
   if (bytes[0] === sequence) return [bytes];
   try {
-    const blocks = [...new TextDecoder().decode(bytes).matchAll(block)];
-    if (blocks.length > 0) return blocks.map(([, base64]) => Uint8Array.fromBase64(base64!));
+    const lists = decodePem(new TextDecoder().decode(bytes), "X509 CRL");
+    if (lists.length > 0) return lists;
   } catch (error) {
     throw noList(path, error);
   }

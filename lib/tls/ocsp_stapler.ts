@@ -1,8 +1,9 @@
 import { TlsError, toPlainError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
-import { freshUntil } from "./ocsp.ts";
+import { freshUntil, responderUrl } from "./ocsp.ts";
 import { askResponder, type OcspResponse } from "./ocsp_request.ts";
-import { findIssuer } from "./x509.ts";
+import type { Identity } from "./trust.ts";
+import { decodePem, findIssuer } from "./x509.ts";
 
 const log = logger("tls");
 
@@ -10,6 +11,22 @@ const log = logger("tls");
 const retryMilliseconds = 30_000;
 /** How long a good answer is left alone at most, in milliseconds. */
 const longestPause = 24 * 60 * 60_000;
+
+/**
+ * A stapler for a server's identity; undefined if its certificate names no responder.
+ *
+ * @param authorities certificates, PEM, of which one may be its issuer's, where the identity itself
+ * does not have that
+ */
+export function staplerFor(
+  { certificate }: Pick<Identity, "certificate">,
+  authorities: readonly string[],
+): OcspStapler | undefined {
+  const [leaf, ...others] = [certificate, ...authorities]
+    .flatMap((pem) => decodePem(pem, "CERTIFICATE"));
+  if (leaf === undefined || responderUrl(leaf) === undefined) return undefined;
+  return new OcspStapler(leaf, others);
+}
 
 /**
  * Keeps the response of the authority's responder on a server's own certificate at hand, to be sent

@@ -29,6 +29,18 @@ export class CryptoObject implements Disposable {
   }
 }
 
+/**
+ * DER of all that PEM holds under a label (RFC 7468).
+ *
+ * @throws SyntaxError if what is between the lines is not base64
+ */
+export function decodePem(text: string, label: "CERTIFICATE" | "X509 CRL"): Uint8Array[] {
+  const blocks = text.matchAll(
+    new RegExp(`-----BEGIN ${label}-----([^-]+)-----END ${label}-----`, "g"),
+  );
+  return [...blocks].map(([, base64]) => Uint8Array.fromBase64(base64!));
+}
+
 /** A function of the form `T *d2i_T(T **out, const unsigned char **in, long length)`. */
 type Decode = (out: null, input: BufferSource, length: bigint) => Deno.PointerValue;
 

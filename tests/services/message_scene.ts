@@ -42,6 +42,8 @@ export class MessageScene implements AsyncDisposable {
   readonly port: number;
   /** Lets all in, until a test says otherwise. */
   policy: Policy = { rules: [{ name: "all", matches: () => true, allows: unrestricted }] };
+  /** Finds nothing, until a test says otherwise. */
+  checkRevocation: () => Promise<void> = () => Promise.resolve();
   readonly #log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #stopping = new AbortController();
@@ -65,6 +67,7 @@ export class MessageScene implements AsyncDisposable {
       limits: all,
       admission: new Admission(all),
       policy: () => this.policy,
+      checkRevocation: () => this.checkRevocation(),
     });
     this.#running = server.run(this.#stopping.signal);
   }

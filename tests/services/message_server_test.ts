@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { TlsError } from "../../lib/errors.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
 import { message } from "../../lib/services/plain_messages.ts";
@@ -158,6 +159,15 @@ messageTest("connections beyond the rate of an address are refused", async (scen
   assertEquals((await scene.ended(second)).reason, "connection_rate");
   assertEquals(await first.ask("ECHO", "here"), "here");
 }, { connectionsPerSecond: 1 });
+
+messageTest("a client whose certificate is revoked is not served", async (scene) => {
+  scene.checkRevocation = () =>
+    Promise.reject(new TlsError("certificate_revoked", "it is revoked"));
+  const client = await scene.client();
+  assert(await client.atEnd());
+  const { reason, requests } = await scene.ended(client);
+  assertEquals([reason, requests], ["certificate_revoked", 0]);
+});
 
 messageTest("a client is served as the policy allows, and as often at once", async (scene) => {
   const allowing = (allow: string) =>

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libcryptoOcsp } from "../../ffi/libcrypto_ocsp.ts";
 import { checkOcspResponse } from "../../lib/tls/ocsp.ts";
-import { OcspStapler } from "../../lib/tls/ocsp_stapler.ts";
+import { OcspStapler, staplerFor } from "../../lib/tls/ocsp_stapler.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
 import { clockAhead, HeldTimers } from "./clock.ts";
 import { OcspAuthority, serials } from "./ocsp_authority.ts";
@@ -118,4 +118,22 @@ Deno.test("a stapler that ends while it asks gives up, without a word", async ()
   stapler[Symbol.dispose]();
   await stapler.ready;
   assertEquals([timers.pending, stapler.response, log.lines()], [[], undefined, []]);
+});
+
+Deno.test("an identity has a stapler if its certificate names a responder", async () => {
+  await using authority = await OcspAuthority.create();
+  await using responder = await authority.serve();
+  const leaf = await authority.issue(serials.good, { url: responder.url });
+  const root = authority.identity.certificate;
+  using _timers = new HeldTimers();
+  for (
+    const [certificate, authorities] of [[`${leaf.certificate}\n${root}`, []], [leaf.certificate, [
+      root,
+    ]]] as const
+  ) {
+    using stapler = staplerFor({ certificate }, authorities);
+    await stapler?.ready;
+    assert(stapler?.response !== undefined);
+  }
+  assertEquals(staplerFor(await authority.issue(serials.good), [root]), undefined);
 });
