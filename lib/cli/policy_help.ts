@@ -1,17 +1,17 @@
 /** What `--policy` takes. */
 export const policyExample = `rules:
-  - name: backup hosts                      # shown in the log
+  - name: backup hosts # shown in the log
     match:
-      uri: spiffe://example.org/backup/*    # * within a segment, ** for all that follow
+      uri: spiffe://example.org/backup/* # * within a segment, ** for all that follow
     allow:
       services: [messages, files]
-      access: write                         # to put and WRITE; read: to get and READ (default)
-      root: backup                          # below --root
-      sessions: 4                           # at once, of one identity
-      registered-memory: 8MiB               # at once, in one session; put and get take 2MiB
+      access: write # to put and WRITE; read: to get and READ (default)
+      root: backup # below --root
+      sessions: 4 # at once, of one identity
+      registered-memory: 8MiB # at once, in one session; put and get take 2MiB
   - match: { organization: Example, organizational-unit: [admin, operations] }
     allow: { services: [messages, memory, files], access: [read, write] }
-  - match: { anonymous: true }              # who shows no certificate
+  - match: { anonymous: true } # who shows no certificate
     allow: { services: messages }
 `;
 

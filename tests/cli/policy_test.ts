@@ -6,9 +6,11 @@ import { createCertificates } from "../../lib/tls/certificates.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { verbseal } from "./run.ts";
 
-Deno.test("the policy in the help is one", async () => {
+Deno.test("the policy in the help is one, and the README has the same", async () => {
   const { rules } = await parsePolicy(policyExample, "example.yaml");
   assertEquals(rules.map(({ name }) => name), ["backup hosts", "line 11", "line 13"]);
+  const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
+  assertStringIncludes(readme, policyExample);
   const { stdout } = await verbseal("server", "--help");
   for (const line of policyExample.trimEnd().split("\n")) assertStringIncludes(stdout, line);
   assert(stdout.split("\n").every((line) => line.length <= 100), stdout);
