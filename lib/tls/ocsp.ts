@@ -2,14 +2,13 @@ import { addressOf, pointerAt, pointerOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libcryptoOcsp, OCSP } from "../../ffi/libcrypto_ocsp.ts";
 import { TlsError } from "../errors.ts";
+import { clearErrors, errorReason } from "./openssl_error.ts";
 import {
-  clearErrors,
   CryptoObject,
   fromDer,
   libcryptoFailed,
   parseCertificate,
   stackOf,
-  takeErrors,
   timeOf,
 } from "./x509.ts";
 
@@ -197,7 +196,7 @@ function checkSignature(basic: CryptoObject, issuer: CryptoObject, now: number):
   throw new TlsError(
     "ocsp_untrusted",
     "The OCSP response is signed neither by the certificate's issuer nor by a responder that " +
-      `the issuer has named: ${takeErrors()}`,
+      `the issuer has named: ${errorReason()}`,
     notToBeTrusted,
   );
 }

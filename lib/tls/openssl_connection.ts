@@ -14,11 +14,10 @@ import type {
   TlsConnection,
 } from "./connection.ts";
 import { connectionClosed, type Side } from "./failure.ts";
-import { type OpensslFailure, takeError } from "./openssl_error.ts";
+import { clearErrors, type OpensslFailure, takeError } from "./openssl_error.ts";
 import { lostConnection } from "./openssl_failure.ts";
 import { peerCertificatesOf } from "./openssl_verification.ts";
 import { WriteQueue } from "./write_queue.ts";
-import { clearErrors } from "./x509.ts";
 
 /** How long a polite end waits for the peer's, in milliseconds. */
 export const lingerMilliseconds = 1000;

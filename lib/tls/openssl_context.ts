@@ -2,12 +2,12 @@ import { addressOf, cString, pointerAt } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
-import { takeError } from "./openssl_error.ts";
+import { clearErrors, takeError } from "./openssl_error.ts";
 import { staple } from "./openssl_stapling.ts";
 import type { ClientAuthentication, TlsSettings } from "./options.ts";
 import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
 import type { Identity, Trust } from "./trust.ts";
-import { clearErrors, CryptoObject } from "./x509.ts";
+import { CryptoObject } from "./x509.ts";
 
 /** Suites with forward secrecy and authenticated encryption: of TLS 1.3, and of TLS 1.2 (RFC 9325, section 4.2). */
 export const strongCiphers: readonly string[] = [

@@ -1,6 +1,5 @@
 import { textOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
-import { clearErrors } from "./x509.ts";
 
 /** Of a packed error (ERR_GET_LIB and ERR_GET_REASON of openssl/err.h). */
 const REASON_BITS = 23n;
@@ -18,6 +17,11 @@ export interface OpensslFailure {
   readonly text: string;
 }
 
+/** Forgets what earlier calls of this thread have failed with. */
+export function clearErrors(): void {
+  libcrypto().ERR_clear_error();
+}
+
 /** Takes the first error since {@linkcode clearErrors}, and forgets the others; undefined where there is none. */
 export function takeError(): OpensslFailure | undefined {
   const code = libcrypto().ERR_get_error();
@@ -31,4 +35,9 @@ export function takeError(): OpensslFailure | undefined {
     reason: Number(code & (1n << REASON_BITS) - 1n),
     text: words.split(":").slice(4).join(":") || words,
   };
+}
+
+/** The first error since {@linkcode clearErrors} in words, to end a sentence; forgets the others. */
+export function errorReason(): string {
+  return takeError()?.text ?? "OpenSSL gives no reason";
 }

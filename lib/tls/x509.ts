@@ -1,6 +1,7 @@
-import { addressOf, pointerOf, textOf } from "../../ffi/layout.ts";
+import { addressOf, pointerOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { TlsError } from "../errors.ts";
+import { clearErrors, errorReason } from "./openssl_error.ts";
 
 /** An object of libcrypto's that is owned here, and freed once. */
 export class CryptoObject implements Disposable {
@@ -72,7 +73,7 @@ export function parseCertificate(der: Uint8Array): CryptoObject {
   if (certificate) return certificate;
   throw new TlsError(
     "certificate_malformed",
-    `A certificate cannot be read: ${takeErrors()}`,
+    `A certificate cannot be read: ${errorReason()}`,
     "Check what openssl x509 says of it",
   );
 }
@@ -123,29 +124,11 @@ export function timeOf(time: Deno.PointerValue): number | undefined {
   return (days[0]! * 86_400 + seconds[0]!) * 1000;
 }
 
-/** Forgets what earlier calls of this thread have failed with. */
-export function clearErrors(): void {
-  libcrypto().ERR_clear_error();
-}
-
-/** What the calls since {@linkcode clearErrors} have failed with, in OpenSSL's words. */
-export function takeErrors(): string {
-  const { ERR_get_error, ERR_error_string_n } = libcrypto();
-  const reasons: string[] = [];
-  const text = new Uint8Array(256);
-  for (let code = ERR_get_error(); code !== 0n; code = ERR_get_error()) {
-    ERR_error_string_n(code, text, BigInt(text.length));
-    // error:NUMBER:LIBRARY:FUNCTION:REASON, and nothing has a function any more.
-    reasons.push(textOf(text).replace(/^error:[^:]*:([^:]*):[^:]*:/, "$1: "));
-  }
-  return reasons.join("; ") || "OpenSSL gives no reason";
-}
-
 /** A call failed that fails for want of memory only. */
 export function libcryptoFailed(): TlsError {
   return new TlsError(
     "libcrypto_failed",
-    `OpenSSL cannot go on: ${takeErrors()}`,
+    `OpenSSL cannot go on: ${errorReason()}`,
     "Look at the memory of this machine",
   );
 }
