@@ -431,6 +431,16 @@ export const mmsghdr = struct("mmsghdr", 64, {
   "msg_len": [56, "u32"],
 });
 
+export const sockFilter = struct("sock_filter", 8, {
+  "code": [0, "u16"],
+  "k": [4, "u32"],
+});
+
+export const sockFprog = struct("sock_fprog", 16, {
+  "len": [0, "u16"],
+  "filter": [8, "pointer"],
+});
+
 export const cmsghdr = struct("cmsghdr", 16, {
   "cmsg_len": [0, "u64"],
   "cmsg_level": [8, "i32"],
@@ -489,8 +499,13 @@ export const C = {
   SO_SNDBUF: 7,
   SO_RCVBUF: 8,
   SO_KEEPALIVE: 9,
+  SO_REUSEPORT: 15,
+  SO_ACCEPTCONN: 30,
   SO_SNDBUFFORCE: 32,
   SO_RCVBUFFORCE: 33,
+  SO_ATTACH_REUSEPORT_CBPF: 51,
+  BPF_RET: 6,
+  BPF_K: 0,
   MSG_CTRUNC: 8,
   MSG_TRUNC: 0x20,
   SIOCGIFFLAGS: 0x8913,

@@ -1,3 +1,5 @@
+import type { ListenerCredentials } from "./credentials.ts";
+
 /** The application protocol of both sides (ALPN, RFC 7301). */
 export const protocol = "verbseal/1";
 
@@ -97,9 +99,28 @@ export interface IncomingConnection {
   abort(): void;
 }
 
+/** Handshakes of a listener so far. */
+export interface HandshakeCounts {
+  /** That have agreed on everything anew. */
+  readonly full: number;
+  /** That have resumed an earlier session. */
+  readonly resumed: number;
+  readonly failed: number;
+}
+
 /** Accepts connections until it is closed; no failure of a single connection ends it. */
 export interface TlsListener extends AsyncIterable<IncomingConnection> {
   readonly address: Endpoint;
+  /** Undefined where the library does not tell which were resumed. */
+  readonly handshakes: HandshakeCounts | undefined;
+
+  /**
+   * Shows and believes something else, from the first handshake on after this resolves. No
+   * connection is lost, neither those that there are nor those that come meanwhile.
+   *
+   * @throws TlsError when it is of no use; nothing changes then
+   */
+  update(credentials: ListenerCredentials): Promise<void>;
 
   /** Accepts no more; connections that were accepted stay. */
   close(): void;

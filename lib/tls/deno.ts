@@ -9,14 +9,22 @@ import {
   type TlsListener,
 } from "./connection.ts";
 import { agree, closeAtOnce } from "./deno_connection.ts";
-import { setAcceptedOptions } from "./descriptor.ts";
+import { descriptorOf, setAcceptedOptions } from "./descriptor.ts";
 import { handshakeFailure } from "./deno_failure.ts";
 import { handshakeTimeout } from "./failure.ts";
+import { successorOf } from "./handover.ts";
+import type { ListenerCredentials } from "./credentials.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, listenFailure } from "./tcp.ts";
-import type { Trust } from "./trust.ts";
+import type { Identity, Trust } from "./trust.ts";
 
 const log = logger("tls");
+
+/**
+ * How long a listener that another has succeeded still accepts what had begun before, in
+ * milliseconds: a SYN that was answered is confirmed or lost within that time.
+ */
+const successionMilliseconds = 3000;
 
 /** Pause after a failed accept, in milliseconds: want of descriptors does not pass at once. */
 const acceptRetryMilliseconds = 50;
@@ -28,20 +36,28 @@ const acceptRetryMilliseconds = 50;
  * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
  */
 export function listen(options: ListenOptions): TlsListener {
-  const { hostname, port, identity, protocols = [protocol] } = options;
   try {
-    const listener = Deno.listenTls({
-      hostname,
-      port,
-      cert: identity.certificate,
-      key: identity.key,
-      ...(protocols.length > 0 ? { alpnProtocols: [...protocols] } : {}),
-    });
-    setAcceptedOptions(listener.addr);
-    return new DenoListener(listener, protocols);
+    const listener = listenAt(options, options.identity);
+    setAcceptedOptions(descriptorOf(listener.addr)!);
+    return new DenoListener(listener, options);
   } catch (error) {
     throw listenFailure(options, error);
   }
+}
+
+function listenAt(
+  { hostname, port, protocols = [protocol] }: ListenOptions,
+  { certificate, key }: Identity,
+  succession: { readonly port: number; readonly reusePort: true } | undefined = undefined,
+): Deno.TlsListener {
+  return Deno.listenTls({
+    hostname,
+    port,
+    cert: certificate,
+    key,
+    ...(protocols.length > 0 ? { alpnProtocols: [...protocols] } : {}),
+    ...succession,
+  });
 }
 
 /**
@@ -89,40 +105,84 @@ function believeOnly({ authorities }: Trust): void {
 }
 
 class DenoListener implements TlsListener {
+  readonly handshakes = undefined;
+  readonly #options: ListenOptions;
+  #listener: Deno.TlsListener;
+  /** The one that this one has succeeded, for as long as connections may wait in it. */
+  #former: Deno.TlsListener | undefined;
+  #retire = () => {};
+  #succession: Promise<void> = Promise.resolve();
+  readonly #accepted: Deno.TlsConn[] = [];
+  #arrival = Promise.withResolvers<void>();
+  #iterating = false;
   #closed = false;
-  readonly #listener: Deno.TlsListener;
-  readonly #protocols: readonly string[];
 
-  constructor(listener: Deno.TlsListener, protocols: readonly string[]) {
+  /** @param listener this listener's from now on */
+  constructor(listener: Deno.TlsListener, options: ListenOptions) {
     this.#listener = listener;
-    this.#protocols = protocols;
+    this.#options = options;
   }
 
   get address(): Endpoint {
     return endpointOf(this.#listener.addr);
   }
 
+  /** rustls has one certificate for a listener, so another listener succeeds this one; one at a time. */
+  async update({ identity }: ListenerCredentials): Promise<void> {
+    await this.#succession;
+    if (this.#closed) return;
+    const former = this.#listener;
+    this.#listener = successorOf(former, (options) => listenAt(this.#options, identity, options));
+    if (this.#iterating) this.#acceptFrom(this.#listener);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#succession = promise;
+    const timer = setTimeout(() => this.#retire(), successionMilliseconds);
+    this.#retire = () => {
+      clearTimeout(timer);
+      this.#former = undefined;
+      closeQuietly(former);
+      resolve();
+    };
+    this.#former = former;
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
+    this.#iterating = true;
+    if (this.#former) this.#acceptFrom(this.#former);
+    this.#acceptFrom(this.#listener);
     while (!this.#closed) {
-      const connection = await this.#accept();
-      if (connection) yield new DenoIncomingConnection(connection, this.#protocols);
+      const tls = this.#accepted.shift();
+      if (tls) yield new DenoIncomingConnection(tls, this.#options.protocols);
+      else await this.#arrival.promise;
     }
   }
 
-  async #accept(): Promise<Deno.TlsConn | undefined> {
-    try {
-      return await this.#listener.accept();
-    } catch (error) {
-      if (this.#closed || error instanceof Deno.errors.ConnectionAborted) return undefined;
-      log.warning("a connection could not be accepted", { reason: errorText(error) });
-      await delay(acceptRetryMilliseconds);
-      return undefined;
+  /** Accepts until the listener is closed; who iterates takes what comes at once. */
+  async #acceptFrom(listener: Deno.TlsListener): Promise<void> {
+    while (listener === this.#listener || listener === this.#former) {
+      try {
+        this.#accepted.push(await listener.accept());
+        this.#wake();
+      } catch (error) {
+        if (error instanceof Deno.errors.BadResource || this.#closed) return;
+        if (error instanceof Deno.errors.ConnectionAborted) continue;
+        log.warning("a connection could not be accepted", { reason: errorText(error) });
+        await delay(acceptRetryMilliseconds);
+      }
     }
+  }
+
+  #wake(): void {
+    this.#arrival.resolve();
+    this.#arrival = Promise.withResolvers<void>();
   }
 
   close(): void {
     this.#closed = true;
     closeQuietly(this.#listener);
+    this.#retire();
+    for (const tls of this.#accepted.splice(0)) closeAtOnce(tls);
+    this.#wake();
   }
 }
 
@@ -130,7 +190,7 @@ class DenoIncomingConnection implements IncomingConnection {
   readonly #tls: Deno.TlsConn;
   readonly #protocols: readonly string[];
 
-  constructor(tls: Deno.TlsConn, protocols: readonly string[]) {
+  constructor(tls: Deno.TlsConn, protocols: readonly string[] = [protocol]) {
     this.#tls = tls;
     this.#protocols = protocols;
   }

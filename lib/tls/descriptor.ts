@@ -9,11 +9,17 @@ const addressLength = 128;
  * is none. All calls on it must follow at once, without awaiting: Deno may close it meanwhile.
  *
  * @param peer undefined for a socket that listens
+ * @param other another one of the same address, which is not meant
  */
-export function descriptorOf(local: Deno.NetAddr, peer?: Deno.NetAddr): number | undefined {
+export function descriptorOf(
+  local: Deno.NetAddr,
+  peer?: Deno.NetAddr,
+  other?: number,
+): number | undefined {
   for (const descriptor of openDescriptors()) {
+    if (descriptor === other) continue;
     // Most descriptors have no such peer: asking for it first saves the other call.
-    if (!isAt(libc().getpeername, descriptor, peer)) continue;
+    if (!(peer ? isAt(libc().getpeername, descriptor, peer) : listens(descriptor))) continue;
     if (isAt(libc().getsockname, descriptor, local)) return descriptor;
   }
   return undefined;
@@ -42,11 +48,19 @@ const length = new Uint32Array(1);
 
 type NameCall = (descriptor: number, address: BufferSource, length: BufferSource) => number;
 
-/** Whether a socket's address, as `call` tells it, is `expected`; undefined means none at all. */
-function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr | undefined): boolean {
+/** A connection that was reset has no peer any more either. */
+function listens(descriptor: number): boolean {
+  const answer = new Int32Array(1);
+  length[0] = answer.byteLength;
+  const { getsockopt } = libc();
+  return getsockopt(descriptor, C.SOL_SOCKET, C.SO_ACCEPTCONN, answer, length) === 0 &&
+    answer[0] === 1;
+}
+
+/** Whether a socket's address, as `call` tells it, is `expected`. */
+function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr): boolean {
   length[0] = addressLength;
-  if (call(descriptor, address, length) !== 0) return expected === undefined;
-  if (expected === undefined) return false;
+  if (call(descriptor, address, length) !== 0) return false;
   if (view.getUint16(2) !== expected.port) return false;
   const bytes = ipaddr.parse(expected.hostname).toByteArray();
   const [at, count] = family[0] === C.AF_INET6 ? [8, 16] : [4, 4];
@@ -57,9 +71,7 @@ function isAt(call: NameCall, descriptor: number, expected: Deno.NetAddr | undef
  * Switches TCP_NODELAY and SO_KEEPALIVE on for a listening socket, and so for all that it accepts:
  * on Linux they inherit both.
  */
-export function setAcceptedOptions(local: Deno.NetAddr): void {
-  const descriptor = descriptorOf(local);
-  if (descriptor === undefined) return;
+export function setAcceptedOptions(descriptor: number): void {
   const on = Int32Array.of(1);
   libc().setsockopt(descriptor, C.SOL_SOCKET, C.SO_KEEPALIVE, on, on.byteLength);
   libc().setsockopt(descriptor, C.IPPROTO_TCP, C.TCP_NODELAY, on, on.byteLength);

@@ -10,13 +10,14 @@ import { TlsError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import {
   type Endpoint,
+  type HandshakeCounts,
   type IncomingConnection,
   protocol,
   type TlsConnection,
   type TlsListener,
 } from "./connection.ts";
 import { descriptorOf, setAcceptedOptions } from "./descriptor.ts";
-import { handshakeTimeout, protocolMissing, type Side } from "./failure.ts";
+import { connectionClosed, handshakeTimeout, protocolMissing, type Side } from "./failure.ts";
 import {
   CallFailure,
   lingerMilliseconds,
@@ -27,6 +28,7 @@ import { TlsContext, wireList } from "./openssl_context.ts";
 import { handshakeFailure } from "./openssl_failure.ts";
 import { StapleCheck } from "./openssl_stapling.ts";
 import { checkPins, namesOf, takeRefusedCertificate } from "./openssl_verification.ts";
+import type { ListenerCredentials } from "./credentials.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
 
@@ -52,16 +54,24 @@ const passing: readonly number[] = [
  * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
  */
 export function listen(options: ListenOptions): TlsListener {
-  const { hostname, port, protocols = [protocol] } = options;
-  const context = TlsContext.server({ ...options, protocols });
+  const { hostname, port } = options;
+  const context = contextFor(options);
   try {
     const listener = Deno.listen({ hostname, port });
-    setAcceptedOptions(listener.addr);
-    return new OpensslListener(listener, context, protocols);
+    setAcceptedOptions(descriptorFor(listener.addr));
+    return new OpensslListener(listener, context, options);
   } catch (error) {
     context[Symbol.dispose]();
     throw listenFailure(options, error);
   }
+}
+
+function contextFor(options: ListenOptions): TlsContext {
+  return TlsContext.server({ ...options, protocols: protocolsOf(options) });
+}
+
+function protocolsOf({ protocols = [protocol] }: ListenOptions): readonly string[] {
+  return protocols;
 }
 
 /** Deno finds and connects hosts well, but libssl wants a descriptor. */
@@ -172,25 +182,35 @@ function agreed(
   local: Endpoint,
   peer: Endpoint,
   protocols: readonly string[],
-): TlsConnection {
+): OpensslConnection {
   const connection = new OpensslConnection(socket, side, local, peer);
   if (protocols.length === 0 || protocols.includes(connection.alpn ?? "")) return connection;
   throw protocolMissing(peer, protocols);
 }
 
-class OpensslListener implements TlsListener {
-  #closed = false;
+/** What a connection asks of its listener. */
+interface Acceptor {
+  /** SSL_CTX of the moment. */
+  readonly context: Deno.PointerObject;
+  readonly protocols: readonly string[];
+  count(outcome: keyof HandshakeCounts): void;
+}
+
+class OpensslListener implements TlsListener, Acceptor {
+  readonly handshakes = { full: 0, resumed: 0, failed: 0 };
+  readonly #descriptor: number;
   readonly #address = new Uint8Array(128);
   readonly #length = new Uint32Array(1);
-
-  readonly #descriptor: number;
+  #context: TlsContext;
+  #closed = false;
 
   /** @param listener this listener's from now on, as is the context */
   constructor(
     private readonly listener: Deno.TcpListener,
-    private readonly context: TlsContext,
-    private readonly protocols: readonly string[],
+    context: TlsContext,
+    private readonly options: ListenOptions,
   ) {
+    this.#context = context;
     this.#descriptor = descriptorFor(listener.addr);
   }
 
@@ -198,16 +218,32 @@ class OpensslListener implements TlsListener {
     return endpointOf(this.listener.addr);
   }
 
+  get context(): Deno.PointerObject {
+    return this.#context.pointer;
+  }
+
+  get protocols(): readonly string[] {
+    return protocolsOf(this.options);
+  }
+
+  count(outcome: keyof HandshakeCounts): void {
+    this.handshakes[outcome] += 1;
+  }
+
+  /** Sessions of before cannot be resumed: their tickets are the old context's. */
+  // deno-lint-ignore require-await -- Deno's listener takes its time
+  async update(credentials: ListenerCredentials): Promise<void> {
+    const { clientAuthentication: _, ...kept } = this.options;
+    const context = contextFor({ ...kept, ...credentials });
+    this.#context[Symbol.dispose]();
+    this.#context = context;
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
     for (let count = 1; !this.#closed; count++) {
       const descriptor = this.#accept();
       if (descriptor >= 0) {
-        yield new OpensslIncomingConnection(
-          descriptor,
-          endpointOfSocket(this.#address),
-          () => this.context.pointer,
-          this.protocols,
-        );
+        yield new OpensslIncomingConnection(descriptor, endpointOfSocket(this.#address), this);
         if (count % acceptBatch === 0) await delay(0);
       } else if (errno() === constants.errno.EAGAIN) {
         await readable(this.#descriptor);
@@ -229,7 +265,7 @@ class OpensslListener implements TlsListener {
     this.#closed = true;
     forget(this.#descriptor);
     closeQuietly(this.listener);
-    this.context[Symbol.dispose]();
+    this.#context[Symbol.dispose]();
   }
 }
 
@@ -237,27 +273,35 @@ class OpensslIncomingConnection implements IncomingConnection {
   #socket: TlsSocket | undefined;
   #ended = false;
 
-  /** @param descriptor this connection's from now on */
+  /**
+   * @param descriptor this connection's from now on
+   */
   constructor(
     private readonly descriptor: number,
     readonly peerAddress: Endpoint,
-    private readonly context: () => Deno.PointerObject,
-    private readonly protocols: readonly string[],
+    private readonly listener: Acceptor,
   ) {}
 
   async handshake(): Promise<TlsConnection> {
-    if (this.#ended) throw new TlsError("connection_closed", "the connection was closed");
+    if (this.#ended) throw connectionClosed(this.peerAddress);
     this.#ended = true;
-    const socket = this.#socket = TlsSocket.create(this.context(), this.descriptor);
+    const socket = this.#socket = TlsSocket.create(this.listener.context, this.descriptor);
     try {
-      libssl().SSL_set_accept_state(socket.ssl);
-      await shakeHands(socket, "server", this.peerAddress);
-      const local = localEndpoint(this.descriptor);
-      return agreed(socket, "server", local, this.peerAddress, this.protocols);
+      const connection = await this.#shakeHands(socket);
+      this.listener.count(connection.handshake.resumed ? "resumed" : "full");
+      return connection;
     } catch (error) {
+      this.listener.count("failed");
       await socket.drain(lingerMilliseconds);
       throw error;
     }
+  }
+
+  async #shakeHands(socket: TlsSocket): Promise<OpensslConnection> {
+    libssl().SSL_set_accept_state(socket.ssl);
+    await shakeHands(socket, "server", this.peerAddress);
+    const local = localEndpoint(this.descriptor);
+    return agreed(socket, "server", local, this.peerAddress, this.listener.protocols);
   }
 
   abort(): void {

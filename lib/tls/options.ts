@@ -1,4 +1,5 @@
 import type { Endpoint } from "./connection.ts";
+import type { ListenerCredentials } from "./credentials.ts";
 import type { OcspMode } from "./revocation.ts";
 import type { Identity, Trust } from "./trust.ts";
 
@@ -8,23 +9,6 @@ export interface TlsSettings {
   readonly minVersion?: "1.2" | "1.3";
   /** Cipher suites of TLS 1.2 and 1.3, by OpenSSL's names, most wanted first. */
   readonly ciphers?: readonly string[];
-}
-
-/** What a server asks of its clients' certificates. */
-export interface ClientAuthentication {
-  /** Whose certificates are believed; at least one authority. */
-  readonly trust: Trust;
-  /** A client without a certificate is refused. */
-  readonly required: boolean;
-}
-
-/** What a listener can exchange for other files while it runs. */
-export interface ListenerCredentials {
-  readonly identity: Identity;
-  /** Without it no client is asked for a certificate. */
-  readonly clientAuthentication?: ClientAuthentication;
-  /** The OCSP response on the identity at any time, DER, for clients that ask for it. */
-  readonly staple?: () => Uint8Array<ArrayBuffer> | undefined;
 }
 
 export interface ListenOptions extends Endpoint, ListenerCredentials {

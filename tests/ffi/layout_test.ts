@@ -20,6 +20,8 @@ import {
   rlimit,
   sockaddrIn,
   sockaddrIn6,
+  sockFilter,
+  sockFprog,
   statxBuffer,
 } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
@@ -36,6 +38,7 @@ const headers = `
 #include <stddef.h>
 #include <stdio.h>
 #include <linux/ethtool.h>
+#include <linux/filter.h>
 #include <linux/openat2.h>
 #include <linux/sockios.h>
 #include <sys/epoll.h>
@@ -84,6 +87,8 @@ const structures: readonly AnyLayout[] = [
   mmsghdr,
   openHow,
   rlimit,
+  sockFilter,
+  sockFprog,
   sockaddrIn,
   sockaddrIn6,
   statxBuffer,

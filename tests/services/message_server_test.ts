@@ -284,6 +284,8 @@ function listenerOf(connection: TlsConnection): TlsListener {
   const closed = Promise.withResolvers<void>();
   return {
     address: endpoint,
+    handshakes: undefined,
+    update: () => Promise.resolve(),
     close: closed.resolve,
     async *[Symbol.asyncIterator]() {
       yield {

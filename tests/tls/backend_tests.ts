@@ -32,6 +32,7 @@ export function testBackend(backend: Backend): void {
     const listener = listen({ hostname, port: 0, identity }, { backend });
     const incoming = listener[Symbol.asyncIterator]();
     return {
+      listener,
       port: listener.address.port,
       async accept(): Promise<IncomingConnection> {
         const { value } = await incoming.next();
@@ -315,6 +316,59 @@ export function testBackend(backend: Backend): void {
     assert(taken.remedy.includes("another port"));
     assertEquals(listenOn("192.0.2.1", 0).code, "address_not_here");
     assertEquals(listenOn("no.invalid", 0).code, "address_not_here");
+  });
+
+  /** Greets everybody, until the server is disposed of. */
+  async function greetAll(server: Server): Promise<void> {
+    const greetings: Promise<void>[] = [];
+    for (;;) {
+      const incoming = await server.accept();
+      if (!incoming) break;
+      greetings.push(
+        incoming.handshake().then(async (connection) => {
+          await connection.write(encode("hi"));
+          await connection.close();
+        }),
+      );
+    }
+    await Promise.all(greetings);
+  }
+
+  test("a certificate is replaced under load, and no connection fails", async () => {
+    const fresh = await createCertificates({ hosts: [hostname], days: 1 });
+    const both = { authorities: [certificates.ca.certificate, fresh.ca.certificate] };
+    let greeting: Promise<void>;
+    {
+      await using server = serve();
+      greeting = greetAll(server);
+      let replaced = false;
+      const client = async () => {
+        for (let later = 0; later < 10; later += replaced ? 1 : 0) {
+          const connection = await dialTo(server.port, { trust: both });
+          assertEquals(await readText(connection, 2), "hi");
+          await connection.close();
+        }
+      };
+      const clients = Promise.all(Array.from({ length: 8 }, client));
+      await (await dialTo(server.port)).close();
+      await server.listener.update({ identity: fresh.server });
+      const trusting = { trust: { authorities: [fresh.ca.certificate] } };
+      await (await dialTo(server.port, trusting)).close();
+      replaced = true;
+      await clients;
+    }
+    await greeting;
+  });
+
+  test("what is no certificate leaves the old one in use", async () => {
+    await using server = serve();
+    const bad = {
+      certificate: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+      key: "",
+    };
+    await assertRejects(() => server.listener.update({ identity: bad }));
+    const [client, other] = await connected(server);
+    await Promise.all([client.close(), other.close()]);
   });
 
   test("TLS older than 1.2 is refused", async () => {
