@@ -61,9 +61,9 @@ function listenAt(
 }
 
 /**
- * Does the handshake of {@linkcode dial} on a TCP connection, which is closed if that fails. A
- * process keeps to the kind of trust that it first dials with: the system's authorities, or those
- * that the user has named.
+ * Does the handshake of {@linkcode dial} on a TCP connection, which is closed if that fails. It has
+ * no certificate for a server that asks for one. A process keeps to the kind of trust that it first
+ * dials with: the system's authorities, or those that the user has named.
  *
  * @throws TlsError when the server is not to be trusted or does not speak the protocol
  */
@@ -85,7 +85,7 @@ export async function startTls(
       alpnProtocols: [wanted],
     });
     connection = tls;
-    return await agree(tls, options, [wanted]);
+    return await agree(tls, "client", options, [wanted]);
   } catch (error) {
     closeAtOnce(connection);
     if (error instanceof TlsError) throw error;
@@ -201,7 +201,7 @@ class DenoIncomingConnection implements IncomingConnection {
 
   async handshake(): Promise<TlsConnection> {
     try {
-      return await agree(this.#tls, this.peerAddress, this.#protocols);
+      return await agree(this.#tls, "server", this.peerAddress, this.#protocols);
     } catch (error) {
       if (error instanceof TlsError) throw error;
       throw handshakeFailure("server", this.peerAddress, error);

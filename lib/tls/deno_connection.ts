@@ -1,7 +1,8 @@
-import { errorText, type TlsError } from "../errors.ts";
+import type { TlsError } from "../errors.ts";
 import type { Endpoint, TlsConnection } from "./connection.ts";
+import { lostConnection } from "./deno_failure.ts";
 import { shutDown } from "./descriptor.ts";
-import { connectionClosed, connectionLost, protocolMissing } from "./failure.ts";
+import { connectionClosed, protocolMissing, type Side } from "./failure.ts";
 import { closeQuietly, endpointOf } from "./tcp.ts";
 import { WriteQueue } from "./write_queue.ts";
 
@@ -16,6 +17,7 @@ const lingerMilliseconds = 1000;
  */
 export async function agree(
   tls: Deno.TlsConn,
+  side: Side,
   peer: Endpoint,
   protocols: readonly string[],
 ): Promise<TlsConnection> {
@@ -24,7 +26,7 @@ export async function agree(
     if (protocols.length > 0 && !protocols.includes(alpnProtocol ?? "")) {
       throw protocolMissing(peer, protocols);
     }
-    return new DenoConnection(tls, alpnProtocol);
+    return new DenoConnection(tls, side, alpnProtocol);
   } catch (error) {
     closeAtOnce(tls);
     throw error;
@@ -38,7 +40,7 @@ class DenoConnection implements TlsConnection {
   readonly #writes = new WriteQueue((bytes) => this.#tls.write(bytes));
   #closed = false;
 
-  constructor(tls: Deno.TlsConn, readonly alpn: string | null) {
+  constructor(tls: Deno.TlsConn, private readonly side: Side, readonly alpn: string | null) {
     this.#tls = tls;
   }
 
@@ -69,11 +71,7 @@ class DenoConnection implements TlsConnection {
 
   #lost(cause: unknown): TlsError {
     if (this.#closed) return connectionClosed(this.peerAddress, cause);
-    // rustls says so with an address of its manual.
-    const why = /close_notify/.test(errorText(cause))
-      ? "the other side ended it without a goodbye"
-      : errorText(cause);
-    return connectionLost(this.peerAddress, why, cause);
+    return lostConnection(this.side, this.peerAddress, cause);
   }
 
   async close(): Promise<void> {

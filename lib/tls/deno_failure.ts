@@ -1,6 +1,6 @@
 import { errorText, type TlsError } from "../errors.ts";
 import type { Endpoint } from "./connection.ts";
-import { type FailureCode, type Side, tlsFailure } from "./failure.ts";
+import { connectionLost, type FailureCode, rejections, type Side, tlsFailure } from "./failure.ts";
 
 /** How rustls words a failure, what it is, and what of the wording is worth telling. */
 type Wording = readonly [
@@ -9,7 +9,29 @@ type Wording = readonly [
   detail?: (match: RegExpExecArray) => string,
 ];
 
-const clientWordings: readonly Wording[] = [
+/** Alerts about this side's certificate, by rustls' names. */
+const rejectionAlerts: Readonly<Record<string, keyof typeof rejections>> = {
+  BadCertificate: "bad_certificate",
+  UnsupportedCertificate: "unsupported_certificate",
+  CertificateRevoked: "certificate_revoked",
+  CertificateExpired: "certificate_expired",
+  CertificateUnknown: "certificate_unknown",
+  UnknownCA: "unknown_ca",
+  BadCertificateStatusResponse: "bad_certificate_status_response",
+};
+
+/** Other alerts of the peer. */
+const alerts: Readonly<Record<string, FailureCode>> = {
+  BadRecordMac: "tampered",
+  CertificateRequired: "certificate_required",
+  HandshakeFailure: "handshake_refused",
+  InappropriateFallback: "downgrade",
+  NoApplicationProtocol: "other_protocol",
+  ProtocolVersion: "version_refused",
+};
+
+/** What this side has found wrong with a server's certificate. */
+const certificateWordings: readonly Wording[] = [
   [/UnknownIssuer/, "unknown_issuer"],
   [
     /not valid for name "([^"]*)"(?:; certificate is only valid for (.*))?/,
@@ -17,35 +39,57 @@ const clientWordings: readonly Wording[] = [
     ([, name = "", others]) => name + (others === undefined ? "" : ` but for ${names(others)}`),
   ],
   [/NotValidYet|not valid yet|not valid before/i, "certificate_not_valid"],
-  [/received fatal alert: (\w*Certificate\w*|UnknownCA)/, "certificate_rejected"],
   [/expired/i, "certificate_expired"],
   [/CaUsedAsEndEntity/, "authority_as_leaf"],
   [/UnsupportedCriticalExtension/, "unknown_extension"],
-  [/RequiredEkuNotFound|InvalidPurpose|not suited|for this use/i, "wrong_use"],
+  [/extended key usage|RequiredEkuNotFound|InvalidPurpose/, "wrong_use"],
   [/PathLenConstraintViolated|MaximumPathDepthExceeded|MaximumPathBuild/, "chain_too_long"],
-  [/NoApplicationProtocol/, "other_protocol"],
+  [/invalid peer certificate: (.*)/, "certificate_bad", ([, why = ""]) => why],
 ];
 
-const serverWordings: readonly Wording[] = [
-  [/UnknownCA|BadCertificate|CertificateUnknown|CertificateExpired/, "certificate_rejected"],
+/** What this side has found wrong with all else. */
+const wordings: readonly Wording[] = [
   [/doesn't support any known protocol/, "other_protocol"],
-];
-
-/** Failures that read the same on either side. */
-const commonWordings: readonly Wording[] = [
+  [/cannot decrypt/, "tampered"],
   [/InvalidContentType|corrupt message/, "not_tls"],
   [/unexpected end of file|reset by peer|broken pipe/i, "connection_lost"],
 ];
 
 /** What Deno throws when a handshake fails, in one sentence. */
 export function handshakeFailure(side: Side, peer: Endpoint, error: unknown): TlsError {
-  const own = side === "client" ? clientWordings : serverWordings;
+  return knownFailure(side, peer, error, [...certificateWordings, ...wordings]) ??
+    tlsFailure(side, "handshake_failed", peer, errorText(error), error);
+}
+
+/** Why a connection was lost after the handshake: with TLS 1.3 that is when a client hears of a refusal. */
+export function lostConnection(side: Side, peer: Endpoint, error: unknown): TlsError {
   const text = errorText(error);
-  for (const [pattern, code, detail] of [...own, ...commonWordings]) {
+  // rustls says so with an address of its manual.
+  const why = /close_notify/.test(text) ? "the other side ended it without a goodbye" : text;
+  const tampered = wordings.filter(([, code]) => code === "tampered");
+  return knownFailure(side, peer, error, tampered) ?? connectionLost(peer, why, error);
+}
+
+/** The sentence for an alert of the peer, or for one of these wordings, if it is one of them. */
+function knownFailure(
+  side: Side,
+  peer: Endpoint,
+  error: unknown,
+  known: readonly Wording[],
+): TlsError | undefined {
+  const text = errorText(error);
+  const [, alert = ""] = /received fatal alert: (\w+)/.exec(text) ?? [];
+  const rejection = rejectionAlerts[alert];
+  if (rejection) {
+    return tlsFailure(side, "certificate_rejected", peer, rejections[rejection], error);
+  }
+  const code = alerts[alert];
+  if (code) return tlsFailure(side, code, peer, undefined, error);
+  for (const [pattern, code, detail] of known) {
     const match = pattern.exec(text);
     if (match) return tlsFailure(side, code, peer, detail?.(match), error);
   }
-  return tlsFailure(side, "handshake_failed", peer, text, error);
+  return undefined;
 }
 
 /** `DnsName("localhost") or IpAddress(127.0.0.1)`, as rustls lists them, without its type names. */

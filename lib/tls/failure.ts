@@ -47,8 +47,8 @@ const failures = {
     remedy: "Name a current revocation list of each authority with --crl",
   },
   authority_as_leaf: {
-    message: (peer) => `The certificate of ${peer} is an authority's, which must not serve`,
-    remedy: "Give it a certificate that the authority has signed: verbseal certs init",
+    message: (peer) => `The certificate of ${peer} is an authority's, and not its own`,
+    remedy: "Give it one that the authority has signed: verbseal certs issue",
   },
   wrong_use: {
     message: (peer) => `The certificate of ${peer} was not issued for this use`,
@@ -79,8 +79,9 @@ const failures = {
   certificate_rejected: {
     message: (peer, why) => `${peer} does not accept this side's certificate${because(why)}`,
     remedy: {
-      client: "Name one that the server's --client-ca has signed with --cert and --key",
-      server: "Give that client the certificate's authority with --ca",
+      client: "Look at it with verbseal certs show, and see that the server's --client-ca has " +
+        "signed it",
+      server: "Look at it with verbseal certs show, and see that the client's --ca has signed it",
     },
   },
   other_protocol: {
@@ -99,6 +100,14 @@ const failures = {
   no_common_cipher: {
     message: (peer) => `${peer} and this side have no cipher suite in common`,
     remedy: "See --tls-ciphers on both sides",
+  },
+  handshake_refused: {
+    message: (peer) => `${peer} refuses the handshake, and does not say why`,
+    remedy: {
+      client: "It may ask for a certificate (--cert and --key) or for other cipher suites " +
+        "(--tls-ciphers): its log says why",
+      server: seeTheirLog,
+    },
   },
   downgrade: {
     message: (peer) => `${peer} offers less than it could: someone may be tampering`,
@@ -121,6 +130,17 @@ const failures = {
     remedy: "",
   },
 } as const satisfies Record<string, Failure>;
+
+/** Alerts about this side's certificate (RFC 8446, section 6.2), and why it is refused. */
+export const rejections = {
+  bad_certificate: undefined,
+  unsupported_certificate: "it was not issued for this use",
+  certificate_revoked: "it has been revoked",
+  certificate_expired: "it or its revocation list has expired, or is not valid yet",
+  certificate_unknown: undefined,
+  unknown_ca: "its authorities are not trusted there, or cannot be checked",
+  bad_certificate_status_response: "its stapled OCSP response is of no use",
+} as const;
 
 function because(why: string | undefined): string {
   return why === undefined ? "" : `: ${why}`;

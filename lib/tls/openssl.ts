@@ -156,15 +156,18 @@ async function shakeHands(
   peer: Endpoint,
   serverName?: string,
 ): Promise<void> {
-  const { SSL_do_handshake, SSL_get_verify_result } = libssl();
+  const { SSL_do_handshake, SSL_get_verify_result, SSL_get_current_cipher } = libssl();
   try {
     const done = await socket.run(() => SSL_do_handshake(socket.ssl));
     if (done === undefined) throw new TlsError("connection_closed", "the handshake was given up");
   } catch (error) {
     if (!(error instanceof CallFailure)) throw error;
-    const verifyResult = Number(SSL_get_verify_result(socket.ssl));
-    const expected = serverName === undefined ? undefined : expectation(serverName);
-    throw handshakeFailure(side, error.failure.error, { peer, verifyResult, expected }, error);
+    throw handshakeFailure(side, error.failure.error, {
+      peer,
+      verifyResult: Number(SSL_get_verify_result(socket.ssl)),
+      cipherAgreed: SSL_get_current_cipher(socket.ssl) !== null,
+      expected: serverName === undefined ? undefined : expectation(serverName),
+    }, error);
   }
 }
 

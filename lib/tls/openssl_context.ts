@@ -212,7 +212,8 @@ export class TlsContext implements Disposable {
     if (!authentication) return;
     this.#believe(authentication.trust);
     const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
-    SSL_CTX_set_verify(this.pointer, SSL.SSL_VERIFY_PEER | required, null);
+    const mode = SSL.SSL_VERIFY_PEER | required;
+    SSL_CTX_set_verify(this.pointer, mode, verifyAuthorities().pointer);
     for (const pem of authentication.trust.authorities) {
       for (using each of readAll(pem, "X509")) {
         libssl().SSL_CTX_add_client_CA(this.pointer, each.pointer);

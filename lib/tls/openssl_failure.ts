@@ -2,7 +2,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { SSL, SSL_R, X509_V } from "../../ffi/libssl.ts";
 import type { TlsError } from "../errors.ts";
 import type { Endpoint } from "./connection.ts";
-import { connectionLost, type FailureCode, type Side, tlsFailure } from "./failure.ts";
+import { connectionLost, type FailureCode, rejections, type Side, tlsFailure } from "./failure.ts";
 import type { OpensslFailure } from "./openssl_error.ts";
 
 /** What libssl's reasons mean. */
@@ -16,7 +16,7 @@ const reasons = new Map<number, FailureCode>([
   [SSL_R.SSL_R_UNSUPPORTED_PROTOCOL, "version_refused"],
   [SSL_R.SSL_R_TLSV1_ALERT_PROTOCOL_VERSION, "version_refused"],
   [SSL_R.SSL_R_NO_SHARED_CIPHER, "no_common_cipher"],
-  [SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, "no_common_cipher"],
+  [SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, "handshake_refused"],
   [SSL_R.SSL_R_INAPPROPRIATE_FALLBACK, "downgrade"],
   [SSL_R.SSL_R_TLSV1_ALERT_INAPPROPRIATE_FALLBACK, "downgrade"],
   [SSL_R.SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, "tampered"],
@@ -26,15 +26,15 @@ const reasons = new Map<number, FailureCode>([
   [SSL_R.SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED, "certificate_required"],
 ]);
 
-/** Alerts about our certificate (RFC 8446, section 6.2), and why it is refused. */
-const rejections = new Map<number, string | undefined>([
-  [SSL_R.SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, undefined],
-  [SSL_R.SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE, "it was not issued for this use"],
-  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED, "it has been revoked"],
-  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED, "it has expired, or is not valid yet"],
-  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, undefined],
-  [SSL_R.SSL_R_TLSV1_ALERT_UNKNOWN_CA, "its authority is not trusted there"],
-  [SSL_R.SSL_R_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE, "its stapled OCSP response is of no use"],
+/** Alerts about this side's certificate. */
+const rejectionAlerts = new Map<number, keyof typeof rejections>([
+  [SSL_R.SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, "bad_certificate"],
+  [SSL_R.SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE, "unsupported_certificate"],
+  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED, "certificate_revoked"],
+  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED, "certificate_expired"],
+  [SSL_R.SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, "certificate_unknown"],
+  [SSL_R.SSL_R_TLSV1_ALERT_UNKNOWN_CA, "unknown_ca"],
+  [SSL_R.SSL_R_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE, "bad_certificate_status_response"],
 ]);
 
 /** What is wrong with a peer's certificate, by the results of X509_verify_cert(3). */
@@ -65,6 +65,8 @@ export interface HandshakeFailureContext {
   readonly peer: Endpoint;
   /** Of SSL_get_verify_result(3). */
   readonly verifyResult: number;
+  /** The peer has chosen a cipher suite: what it refuses afterwards is something else. */
+  readonly cipherAgreed: boolean;
   /** The name that the peer's certificate had to be for, and those that it is for. */
   readonly expected: string | undefined;
 }
@@ -73,11 +75,15 @@ export interface HandshakeFailureContext {
 export function handshakeFailure(
   side: Side,
   error: OpensslFailure | undefined,
-  { peer, verifyResult, expected }: HandshakeFailureContext,
+  { peer, verifyResult, cipherAgreed, expected }: HandshakeFailureContext,
   cause?: unknown,
 ): TlsError {
   if (error?.reason === SSL_R.SSL_R_CERTIFICATE_VERIFY_FAILED) {
     return certificateFailure(side, verifyResult, peer, expected, cause);
+  }
+  if (side === "client" && error?.reason === SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE) {
+    const code = cipherAgreed ? "certificate_required" : "no_common_cipher";
+    return tlsFailure(side, code, peer, undefined, cause);
   }
   return alertFailure(side, error, peer, cause) ??
     // Without an error of its own: the socket's.
@@ -106,8 +112,9 @@ function alertFailure(
   cause: unknown,
 ): TlsError | undefined {
   if (error?.library !== SSL.ERR_LIB_SSL) return undefined;
-  if (rejections.has(error.reason)) {
-    return tlsFailure(side, "certificate_rejected", peer, rejections.get(error.reason), cause);
+  const rejection = rejectionAlerts.get(error.reason);
+  if (rejection) {
+    return tlsFailure(side, "certificate_rejected", peer, rejections[rejection], cause);
   }
   const code = reasons.get(error.reason);
   if (code === undefined) return undefined;

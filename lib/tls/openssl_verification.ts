@@ -43,8 +43,8 @@ export function takeRefusedCertificate(): Uint8Array | undefined {
 }
 
 /**
- * What libssl asks about each certificate of a server's chain (SSL_CTX_set_verify(3)): refuses an
- * authority's as the server's own, as libssl does not, and keeps what was refused for the message.
+ * What libssl asks about each certificate of a peer's chain (SSL_CTX_set_verify(3)): refuses an
+ * authority's as the peer's own, as libssl does not, and keeps what was refused for the message.
  * One for all connections, as long as the thread lives: contexts outlive their owners.
  */
 export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
