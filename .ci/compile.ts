@@ -32,7 +32,8 @@ const PERMISSIONS = [
   "--allow-net",
   "--allow-read",
   "--allow-write",
-  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE",
+  // yaml looks for the last two, to show how it parses.
+  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,LOG_STREAM,LOG_TOKENS",
   "--allow-sys=hostname,networkInterfaces",
 ];
 

@@ -64,7 +64,7 @@ function badPolicy(path: string, line: number, what: string): UsageError {
   return new UsageError(
     "bad_policy",
     `${path}:${line}: ${what}`,
-    "verbseal server --help shows a policy",
+    "See verbseal server --help for a policy",
   );
 }
 

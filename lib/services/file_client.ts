@@ -9,6 +9,7 @@ import {
   type ServiceAccess,
   type ServiceDefinition,
   type SessionService,
+  startedWith,
 } from "../session/service.ts";
 import { ChunkSink } from "./chunk_sink.ts";
 import { ChunkSource, type Moved } from "./chunk_source.ts";
@@ -98,7 +99,7 @@ export class FileClient implements ServiceDefinition, SessionService {
   async #run(
     move: (access: ServiceAccess, transfer: number) => Promise<Moved>,
   ): Promise<Moved> {
-    const moving = move(this.#access!, ++this.#lastTransfer);
+    const moving = move(startedWith(this.#access, this.name), ++this.#lastTransfer);
     this.#running = moving.catch(() => {});
     try {
       return await moving;

@@ -5,7 +5,12 @@ import type { MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
 import { requireAccess } from "../security/policy.ts";
 import type { ClientSession } from "../session/client_session.ts";
-import type { ServiceAccess, ServiceDefinition, SessionService } from "../session/service.ts";
+import {
+  type ServiceAccess,
+  type ServiceDefinition,
+  type SessionService,
+  startedWith,
+} from "../session/service.ts";
 import { decimal, parse, u32 } from "./schema.ts";
 
 /** What the client may do under a grant. */
@@ -134,7 +139,7 @@ export class MemoryClient implements ServiceDefinition, SessionService {
     memory: Memory,
     offset: number,
   ): Promise<void> {
-    const access = this.#access!;
+    const access = startedWith(this.#access, this.name);
     const grant = parse(
       grantSchema,
       await session.request("memory", {

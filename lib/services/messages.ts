@@ -5,6 +5,7 @@ import {
   type ServiceAccess,
   type ServiceDefinition,
   type SessionService,
+  startedWith,
 } from "../session/service.ts";
 
 /** Questions of the message service. */
@@ -78,10 +79,10 @@ export class MessageClient implements ServiceDefinition, SessionService {
    * @param body up to the session's limit, at least 1 MiB unless the server says otherwise
    */
   ask(question: Question, body: Uint8Array): Promise<Uint8Array> {
-    if (!this.#access) throw new RdmaError("no_session", "there is no session yet");
+    const access = startedWith(this.#access, this.name);
     const id = this.#lastId = (this.#lastId + 1) % 2 ** 32;
     const answer = Promise.withResolvers<Uint8Array>();
-    this.#access.send(MessageKind[question], id, body);
+    access.send(MessageKind[question], id, body);
     this.#answers.set(id, answer);
     return answer.promise;
   }

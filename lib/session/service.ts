@@ -1,5 +1,6 @@
 import type { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../control/messages.ts";
+import { RefusedError } from "../errors.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type { Permissions } from "../security/policy.ts";
@@ -56,6 +57,21 @@ export interface ServiceAccess {
   readonly permissions: Permissions;
   /** Aborts when the session ends. */
   readonly signal: AbortSignal;
+}
+
+/**
+ * What a service's client works with.
+ *
+ * @param access with which it was started, if the server lets the session have the service
+ * @throws RefusedError `service` if it does not
+ */
+export function startedWith(access: ServiceAccess | undefined, service: Service): ServiceAccess {
+  if (access) return access;
+  throw new RefusedError(
+    "service",
+    `the server lets this session have no service ${service}`,
+    "ask who runs the server: it may offer none, or not to this client",
+  );
 }
 
 /** One service of one session. Disposing it resolves when it uses none of its memory any more. */

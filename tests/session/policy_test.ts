@@ -55,6 +55,9 @@ verbsTest("a session has the services that its rule allows, and no others", asyn
   const client = await clientOf(scene, "a");
   assertEquals(client.session.agreed.welcome.choices.services, ["memory"]);
   assertEquals(await read(client), new Uint8Array(3));
+  await assertRejects(async () => await echo(client), RefusedError, "no service messages");
+  const put = () => client.session.during(client.files.put(client.session, "a", "b"));
+  assertEquals(await refusal(put), "service");
   const get = { operation: "get", transfer: 1, path: "file", window: {} };
   assertEquals(await refusal(() => client.session.request("files", get)), "service");
 });
