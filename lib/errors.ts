@@ -62,6 +62,13 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The error itself if it is one of these; else one of this code that bears its text. */
+export function asVerbsealError(code: string, error: unknown): VerbsealError {
+  return error instanceof VerbsealError
+    ? error
+    : new VerbsealError(code, errorText(error), "", { cause: error });
+}
+
 /** An error as plain data, to cross threads. */
 export interface PlainError {
   readonly name: string;

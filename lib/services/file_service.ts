@@ -255,10 +255,10 @@ class GetTransfer implements Transfer {
       window.bufferBytes,
       async (chunk) => {
         const at = chunk.buffer * window.bufferBytes;
-        await access.transfer(Opcode.WRITE, this.#staging.region, at, chunk.length, {
-          address: Number(window.address) + at,
-          rkey: window.rkey,
-        });
+        const remote = { address: Number(window.address) + at, rkey: window.rkey };
+        const range = { descriptor: this.#file.fd, position: chunk.offset };
+        await (access.writeFile?.(range, chunk.length, remote) ??
+          access.transfer(Opcode.WRITE, this.#staging.region, at, chunk.length, remote));
         access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
       },
     );

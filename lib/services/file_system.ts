@@ -63,7 +63,8 @@ function openAt(directory: number, name: string, flags: number, resolve: number)
 export class RegularFile implements Disposable {
   #open = true;
 
-  private constructor(readonly path: string, private readonly fd: number, readonly size: number) {}
+  /** @param fd is this object's to close */
+  private constructor(readonly path: string, readonly fd: number, readonly size: number) {}
 
   /** @throws FileError when it is no regular file */
   static of(path: string, fd: number): RegularFile {

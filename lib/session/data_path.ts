@@ -6,6 +6,7 @@ import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
 import type { Permissions } from "../security/policy.ts";
 import type { TlsConnection } from "../tls/connection.ts";
+import type { SealedByKernel } from "../tls/data_stream.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
@@ -92,17 +93,12 @@ export interface QueuePairPath extends DataPath {
   prove(own: Uint8Array, expected: Uint8Array): Promise<void>;
 }
 
-/** Whether the kernel seals and opens the records of a data connection, on this side. */
-export interface SealedByKernel {
-  readonly send: boolean;
-  readonly receive: boolean;
-}
-
 /** A data path over TLS connections of its own, one after the other. */
 export interface StreamPath extends DataPath {
   /**
    * Goes on over this connection, which is the path's from then on: with the first one services
-   * begin, each later one replaces the one before without losing a byte.
+   * begin, each later one replaces the one before without losing a byte. Resolves when it is in
+   * use both ways; only then another may follow.
    */
   use(connection: TlsConnection): Promise<SealedByKernel>;
 }

@@ -7,13 +7,8 @@ import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { TlsConnection } from "../tls/connection.ts";
-import type {
-  ConnectOrder,
-  DataPath,
-  QueuePairPath,
-  SealedByKernel,
-  StreamPath,
-} from "./data_path.ts";
+import type { SealedByKernel } from "../tls/data_stream.ts";
+import type { ConnectOrder, DataPath, QueuePairPath, StreamPath } from "./data_path.ts";
 
 const log = logger("session");
 

@@ -34,3 +34,6 @@ export const defaultLimits: Limits = {
   messageClients: 5000,
   lentBytes: 2 ** 20,
 };
+
+/** Bytes of answers that wait to be sent, above which a server takes no further questions. */
+export const SERVER_QUEUED_BYTES = 2 ** 21;

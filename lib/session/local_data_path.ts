@@ -2,7 +2,13 @@ import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
 import type { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../control/messages.ts";
 import { checkStandardPort } from "../control/path.ts";
-import { errorText, IntegrityError, ProtocolError, RdmaError, VerbsealError } from "../errors.ts";
+import {
+  asVerbsealError,
+  IntegrityError,
+  ProtocolError,
+  RdmaError,
+  type VerbsealError,
+} from "../errors.ts";
 import type { CompletionQueue, WorkCompletions } from "../rdma/completion_queue.ts";
 import type { AsyncEvent, Device } from "../rdma/device.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
@@ -19,6 +25,7 @@ import type {
 import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import { bringUp } from "./bring_up.ts";
+import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import {
@@ -33,9 +40,6 @@ import { WorkRequestId } from "./work_request_id.ts";
 
 /** Receive buffers of a session, and so the credits of its peer. */
 const RECEIVES = 32;
-
-/** Bytes of answers that wait for credits, above which a server takes no further questions. */
-const SERVER_QUEUED_BYTES = 2 ** 21;
 
 /** READs that a session has outstanding each way; the device may allow less. */
 const RD_ATOMIC = 16;
@@ -213,7 +217,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         if (breather.due()) await breather.breathe();
       }
     } catch (error) {
-      this.#fail(asFailure(error));
+      this.#fail(asVerbsealError("data_path", error));
     }
   }
 
@@ -297,10 +301,4 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       await this.#pump;
     }
   }
-}
-
-function asFailure(error: unknown): VerbsealError {
-  return error instanceof VerbsealError
-    ? error
-    : new VerbsealError("data_path", errorText(error), "", { cause: error });
 }

@@ -25,6 +25,20 @@ const CREDIT_KIND = 0;
 /** Bytes that a waiting message counts for besides its body, as an empty one takes memory too. */
 const WAITING_BYTES = 256;
 
+/**
+ * Checks a message that is to be sent.
+ *
+ * @throws VerbsealError when it is longer than was agreed
+ */
+export function checkMessageLength(length: number, most: number): void {
+  if (length <= most) return;
+  throw new VerbsealError(
+    "message_length",
+    `a message of ${length} bytes is more than the ${most} agreed`,
+    "send a shorter one, or start the server with a larger --max-message",
+  );
+}
+
 export interface MessengerOptions {
   readonly protectionDomain: ProtectionDomain;
   readonly queuePair: QueuePair;
@@ -119,13 +133,7 @@ export class Messenger implements Disposable {
    * @throws VerbsealError when it is too long, VerbsError when the queue pair does not take it
    */
   send(kind: number, id: number, body: Uint8Array): void {
-    if (body.length > this.#options.messageBytes) {
-      throw new VerbsealError(
-        "message_length",
-        `a message of ${body.length} bytes is more than the ${this.#options.messageBytes} agreed`,
-        "send a shorter one, or start the server with a larger --max-message",
-      );
-    }
+    checkMessageLength(body.length, this.#options.messageBytes);
     const message: Outgoing = { kind, id, body, sent: 0 };
     if (this.#queue.length === 0 && this.#sendFragments(message)) return;
     this.#queue.push({ ...message, body: body.slice() });

@@ -26,6 +26,13 @@ export interface RemoteBuffer {
   readonly rkey: number;
 }
 
+/** Where bytes of a file are. */
+export interface FileRange {
+  readonly descriptor: number;
+  /** Of the first byte. */
+  readonly position: number;
+}
+
 /** What a session's data path offers to what runs on it. */
 export interface ServiceAccess {
   /** Sends a message; the body may be changed when it returns. */
@@ -55,6 +62,15 @@ export interface ServiceAccess {
   ): Promise<void>;
   /** What services let the peer do. */
   readonly permissions: Permissions;
+  /**
+   * A WRITE of bytes of a file, which the kernel takes out of its page cache; undefined where it
+   * cannot, and they have to be read first.
+   *
+   * @throws VerbsealError when it failed, which ends the session too
+   */
+  readonly writeFile?:
+    | ((file: FileRange, length: number, remote: RemoteBuffer) => Promise<void>)
+    | undefined;
   /** Aborts when the session ends. */
   readonly signal: AbortSignal;
 }

@@ -1,0 +1,289 @@
+import type { Memory } from "../../ffi/memory.ts";
+import type { Service } from "../control/messages.ts";
+import { asVerbsealError, ProtocolError, TlsError, type VerbsealError } from "../errors.ts";
+import { Breather } from "../rdma/breather.ts";
+import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
+import { Opcode } from "../rdma/work_request.ts";
+import type { TlsConnection } from "../tls/connection.ts";
+import { type DataStream, dataStreamOf, type SealedByKernel } from "../tls/data_stream.ts";
+import type { DataPathOptions, StreamPath } from "./data_path.ts";
+import { SERVER_QUEUED_BYTES } from "./limits.ts";
+import { checkMessageLength } from "./messenger.ts";
+import type {
+  MessageKind,
+  RemoteBuffer,
+  ServiceAccess,
+  ServiceDefinition,
+  SessionService,
+} from "./service.ts";
+import { type FrameHeader, FrameParser, type FrameSink, FrameType } from "./stream_frames.ts";
+import { StreamMemory } from "./stream_memory.ts";
+import { StreamTransfers } from "./stream_transfers.ts";
+import { type Outgoing, StreamWriter } from "./stream_writer.ts";
+import { TRANSFERS } from "./transfers.ts";
+
+/** Bytes read at once. */
+const READ_BYTES = 2 ** 17;
+
+/** Milliseconds that the peer has to say BYE once it has ended its data connection. */
+const FAREWELL = 1000;
+
+/** What runs once there is a connection. */
+interface Running {
+  readonly writer: StreamWriter;
+  readonly transfers: StreamTransfers;
+  readonly services: Map<Service, SessionService>;
+  readonly reading: Promise<void>;
+}
+
+/** The next connection of a session. */
+interface Replacement {
+  readonly stream: DataStream;
+  /** It is the one that is read from. */
+  readonly taken: () => void;
+}
+
+/** A data path over data connections, in this thread. */
+export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
+  readonly failure: Promise<VerbsealError>;
+  readonly #fail: (error: unknown) => void;
+  readonly #options: DataPathOptions;
+  readonly #definitions: readonly ServiceDefinition[];
+  readonly #servicesByKind = new Map<number, SessionService>();
+  readonly #ending = new AbortController();
+  readonly #memory = new StreamMemory();
+  /** Connections that are neither retired nor aborted. */
+  readonly #open = new Set<DataStream>();
+  readonly #retiring = new Set<Promise<void>>();
+  #running: Running | undefined;
+  /** The one that is written to and read from; for a moment, in part its replacement is. */
+  #stream: DataStream | undefined;
+  #replacement = Promise.withResolvers<Replacement>();
+  #farewell: ReturnType<typeof setTimeout> | undefined;
+  /** Transfers of the peer that are not answered yet. */
+  #answers = 0;
+  #closed: Promise<undefined> | undefined;
+
+  /** @param definitions of the services that may run on this path; those of `options.services` do */
+  constructor(options: DataPathOptions, definitions: readonly ServiceDefinition[]) {
+    const failure = Promise.withResolvers<VerbsealError>();
+    this.failure = failure.promise;
+    this.#fail = (error) => {
+      const known = asVerbsealError("data_path", error);
+      failure.resolve(known);
+      this.#ending.abort(known);
+    };
+    this.#options = options;
+    this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
+  }
+
+  get signal(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  use(connection: TlsConnection): Promise<SealedByKernel> {
+    return this.useStream(dataStreamOf(connection));
+  }
+
+  /** As {@linkcode StreamPath.use}. */
+  async useStream(stream: DataStream): Promise<SealedByKernel> {
+    this.#open.add(stream);
+    if (this.signal.aborted) {
+      stream.abort();
+      throw this.signal.reason;
+    }
+    if (this.#running) await this.#replaceBy(stream, this.#running.writer);
+    else this.#begin(stream);
+    return stream.sealedByKernel;
+  }
+
+  request(service: Service, body: unknown): Promise<unknown> {
+    const running = this.#running?.services.get(service);
+    if (!running?.request) {
+      throw new ProtocolError("service", `there is no service ${service} in this session`);
+    }
+    return running.request(body);
+  }
+
+  close(): Promise<undefined> {
+    return this.#closed ??= this.#close();
+  }
+
+  send(kind: MessageKind, id: number, body: Uint8Array): void {
+    checkMessageLength(body.length, this.#options.messageBytes);
+    this.#live().writer.message(kind, id, body);
+  }
+
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset?: number,
+    length?: number,
+  ): MemoryRegion {
+    return this.#memory.register(memory, access, offset, length);
+  }
+
+  transfer(
+    opcode: typeof Opcode.READ | typeof Opcode.WRITE,
+    local: MemoryRegion,
+    localOffset: number,
+    length: number,
+    remote: RemoteBuffer,
+  ): Promise<void> {
+    const { transfers } = this.#live();
+    return opcode === Opcode.WRITE
+      ? transfers.write({ region: local, offset: localOffset }, length, remote)
+      : transfers.read(local, localOffset, length, remote);
+  }
+
+  /** Only where the kernel seals: elsewhere the bytes would be read a second time. */
+  get writeFile(): ServiceAccess["writeFile"] {
+    if (!this.#stream?.sealedByKernel.send) return undefined;
+    return (file, length, remote) => this.#live().transfers.write(file, length, remote);
+  }
+
+  message(kind: number, id: number, body: Uint8Array): void {
+    const service = this.#servicesByKind.get(kind);
+    if (!service?.message) {
+      throw new ProtocolError("message_kind", `message of kind ${kind} out of turn`);
+    }
+    service.message(kind as MessageKind, id, body);
+  }
+
+  segment({ type, id, key, kind, offset, length }: FrameHeader): void {
+    if (type === FrameType.WRITE) this.#memory.opened(key, "REMOTE_WRITE", offset, length);
+    else this.#live().transfers.segment(id, offset, length, kind === 1);
+  }
+
+  piece({ type, id, key, offset }: FrameHeader, at: number, bytes: Uint8Array): void {
+    if (type === FrameType.DATA) return this.#live().transfers.take(id, bytes);
+    this.#memory.opened(key, "REMOTE_WRITE", offset + at, bytes.length).set(bytes);
+  }
+
+  segmentEnd({ type, id, kind }: FrameHeader): void {
+    if (type === FrameType.DATA) this.#live().transfers.taken(id);
+    else if (kind === 1) this.#answer({ type: FrameType.WRITTEN, id, length: 0 }, undefined);
+  }
+
+  control({ type, id, key, offset, length }: FrameHeader): void {
+    if (type === FrameType.WRITTEN) return this.#live().transfers.written(id);
+    this.#memory.opened(key, "REMOTE_READ", offset, length);
+    this.#answer(
+      { type: FrameType.DATA, id, length },
+      (at, count) => this.#memory.opened(key, "REMOTE_READ", offset + at, count),
+    );
+  }
+
+  #live(): Running {
+    this.signal.throwIfAborted();
+    return this.#running!;
+  }
+
+  /** An honest peer has no more transfers under way than these; some may be answered and not yet counted. */
+  #answer(answer: Pick<Outgoing, "type" | "id" | "length">, source: Outgoing["source"]): void {
+    if (++this.#answers > 2 * TRANSFERS) {
+      throw new ProtocolError("transfers", `more than ${TRANSFERS} transfers at once`);
+    }
+    const sent = () => this.#answers -= 1;
+    this.#live().writer.transfer({ ...answer, key: 0, offset: 0, source, sent });
+  }
+
+  #begin(stream: DataStream): void {
+    this.#stream = stream;
+    const writer = new StreamWriter(stream, this.#fail);
+    const transfers = new StreamTransfers(this.#memory, writer);
+    const services = new Map<Service, SessionService>();
+    const reading = Promise.resolve().then(() => this.#read(stream)).catch(this.#fail);
+    this.#running = { writer, transfers, services, reading };
+    for (const definition of this.#definitions) {
+      const service = definition.start(this);
+      services.set(definition.name, service);
+      for (const kind of definition.kinds) this.#servicesByKind.set(kind, service);
+    }
+  }
+
+  async #replaceBy(stream: DataStream, writer: StreamWriter): Promise<void> {
+    const taken = Promise.withResolvers<void>();
+    this.#replacement.resolve({ stream, taken: taken.resolve });
+    await this.#unlessEnded(Promise.all([writer.switchTo(stream), taken.promise]));
+    const old = this.#stream!;
+    this.#stream = stream;
+    this.#retire(old);
+  }
+
+  /** Takes what comes, over one connection after the other. */
+  async #read(first: DataStream): Promise<void> {
+    const buffer = new Uint8Array(READ_BYTES);
+    for (let stream = first; await this.#readAll(stream, buffer);) {
+      const next = await this.#unlessEnded(this.#replacement.promise);
+      this.#replacement = Promise.withResolvers();
+      next.taken();
+      stream = next.stream;
+    }
+  }
+
+  /** Takes all of one connection; false when no other will follow. */
+  async #readAll(stream: DataStream, buffer: Uint8Array): Promise<boolean> {
+    const parser = new FrameParser(this.#options.messageBytes, this);
+    const breather = new Breather();
+    while (!this.signal.aborted) {
+      const count = await stream.read(buffer);
+      if (this.signal.aborted) return false;
+      if (count === null) {
+        this.#endOf(stream, parser);
+        return false;
+      }
+      parser.push(buffer.subarray(0, count));
+      if (parser.switched) return true;
+      await this.#room();
+      if (breather.due()) await breather.breathe();
+    }
+    return false;
+  }
+
+  /** A peer that takes no answers gets no room for further questions; only one side may wait so. */
+  async #room(): Promise<void> {
+    const { writer } = this.#live();
+    if (this.#options.side !== "server" || writer.queuedBytes <= SERVER_QUEUED_BYTES) return;
+    await writer.drained();
+  }
+
+  /** In an orderly end the peer also says BYE, on another connection. */
+  #endOf(stream: DataStream, { atBoundary }: FrameParser): void {
+    if (!atBoundary) {
+      throw new ProtocolError("frame_cut_off", "the data connection ended within a frame");
+    }
+    this.#retire(stream);
+    const ended = new TlsError("hung_up", "the other side closed the data connection");
+    this.#farewell = setTimeout(() => this.#fail(ended), FAREWELL);
+  }
+
+  #unlessEnded<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.failure.then((error) => Promise.reject(error))]);
+  }
+
+  /** Closes a connection in order; nobody waits for the peer before the session ends. */
+  #retire(stream: DataStream): void {
+    if (!this.#open.delete(stream)) return;
+    const closing = stream.close().finally(() => this.#retiring.delete(closing));
+    this.#retiring.add(closing);
+  }
+
+  async #close(): Promise<undefined> {
+    const failed = this.signal.aborted;
+    this.#fail(new TlsError("session_ended", "the session has ended"));
+    clearTimeout(this.#farewell);
+    const running = this.#running;
+    const written = running?.writer.end();
+    for (const stream of [...this.#open]) {
+      if (failed) stream.abort();
+      else this.#retire(stream);
+    }
+    await Promise.allSettled([...this.#retiring, written, running?.reading]);
+    // Nothing refers to registered memory any more.
+    running?.transfers.abort(this.signal.reason);
+    const services = [...running?.services.values() ?? []];
+    await Promise.allSettled(services.map((service) => service[Symbol.asyncDispose]()));
+    return undefined;
+  }
+}

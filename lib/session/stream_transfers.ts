@@ -1,0 +1,144 @@
+import { ProtocolError } from "../errors.ts";
+import type { MemoryRegion } from "../rdma/memory_region.ts";
+import { FrameType } from "./stream_frames.ts";
+import type { StreamMemory } from "./stream_memory.ts";
+import type { StreamWriter } from "./stream_writer.ts";
+import type { FileRange, RemoteBuffer } from "./service.ts";
+import { TRANSFERS } from "./transfers.ts";
+
+/** A transfer of our own that the peer has not finished. */
+interface Pending {
+  readonly done: PromiseWithResolvers<void>;
+  /** READ: where the bytes go, and how many have come. */
+  readonly target?: { readonly region: MemoryRegion; readonly offset: number };
+  readonly length: number;
+  received: number;
+}
+
+/** READs and WRITEs of a session's services: at most {@linkcode TRANSFERS} at once, the others wait in turn. */
+export class StreamTransfers {
+  readonly #free = Array.from({ length: TRANSFERS }, (_, id) => id);
+  readonly #pending = new Map<number, Pending>();
+  readonly #waiting: PromiseWithResolvers<void>[] = [];
+  #aborted: Error | undefined;
+
+  constructor(private readonly memory: StreamMemory, private readonly writer: StreamWriter) {}
+
+  /** Resolves when the peer has all bytes. */
+  write(
+    source: { readonly region: MemoryRegion; readonly offset: number } | FileRange,
+    length: number,
+    remote: RemoteBuffer,
+  ): Promise<void> {
+    return this.#run({ length }, (id) =>
+      this.writer.transfer({
+        type: FrameType.WRITE,
+        id,
+        key: remote.rkey,
+        offset: remote.address,
+        length,
+        source: "region" in source
+          ? (offset, count) => this.memory.own(source.region, source.offset + offset, count)
+          : source,
+      }));
+  }
+
+  /** Resolves when all bytes are here. */
+  read(region: MemoryRegion, offset: number, length: number, remote: RemoteBuffer): Promise<void> {
+    return this.#run({ length, target: { region, offset } }, (id) =>
+      this.writer.transfer({
+        type: FrameType.READ,
+        id,
+        key: remote.rkey,
+        offset: remote.address,
+        length,
+        source: undefined,
+      }));
+  }
+
+  /**
+   * The peer has taken a WRITE's bytes.
+   *
+   * @throws ProtocolError when there is no such WRITE
+   */
+  written(id: number): void {
+    const pending = this.#pending.get(id);
+    if (!pending || pending.target) {
+      throw new ProtocolError("transfer", `WRITTEN ${id} to no WRITE`);
+    }
+    this.#complete(id, pending);
+  }
+
+  /**
+   * Checks a segment of a READ before its bytes come.
+   *
+   * @throws ProtocolError when it is not the next one
+   */
+  segment(id: number, offset: number, length: number, last: boolean): void {
+    const pending = this.#reading(id);
+    const end = offset + length;
+    if (offset === pending.received && end <= pending.length && last === (end === pending.length)) {
+      return;
+    }
+    const what = `bytes ${offset} to ${end} of a READ of ${pending.length} out of turn`;
+    throw new ProtocolError("transfer", what);
+  }
+
+  /** Some bytes of the segment. */
+  take(id: number, bytes: Uint8Array): void {
+    const pending = this.#reading(id);
+    const { region, offset } = pending.target!;
+    this.memory.own(region, offset + pending.received, bytes.length).set(bytes);
+    pending.received += bytes.length;
+  }
+
+  /** All bytes of the segment are there. */
+  taken(id: number): void {
+    const pending = this.#reading(id);
+    if (pending.received === pending.length) this.#complete(id, pending);
+  }
+
+  /** The session ends: all transfers under way and waiting are rejected. */
+  abort(reason: Error): void {
+    this.#aborted = reason;
+    for (const { done } of this.#pending.values()) done.reject(reason);
+    for (const { reject } of this.#waiting) reject(reason);
+    this.#pending.clear();
+    this.#waiting.length = 0;
+  }
+
+  async #run(
+    transfer: Pick<Pending, "length" | "target">,
+    begin: (id: number) => void,
+  ): Promise<void> {
+    const id = await this.#takeFree();
+    const done = Promise.withResolvers<void>();
+    this.#pending.set(id, { ...transfer, done, received: 0 });
+    begin(id);
+    await done.promise;
+  }
+
+  #reading(id: number): Pending {
+    const pending = this.#pending.get(id);
+    if (!pending?.target) throw new ProtocolError("transfer", `DATA ${id} to no READ`);
+    return pending;
+  }
+
+  #complete(id: number, { done }: Pending): void {
+    this.#pending.delete(id);
+    this.#free.push(id);
+    this.#waiting.shift()?.resolve();
+    done.resolve();
+  }
+
+  async #takeFree(): Promise<number> {
+    for (;;) {
+      if (this.#aborted) throw this.#aborted;
+      const id = this.#free.pop();
+      if (id !== undefined) return id;
+      const turn = Promise.withResolvers<void>();
+      this.#waiting.push(turn);
+      await turn.promise;
+    }
+  }
+}

@@ -1,0 +1,298 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { deadline } from "@std/async/deadline";
+import { Memory } from "../../ffi/memory.ts";
+import { RefusedError, VerbsealError } from "../../lib/errors.ts";
+import type { Access } from "../../lib/rdma/memory_region.ts";
+import { Opcode } from "../../lib/rdma/work_request.ts";
+import { FileClient } from "../../lib/services/file_client.ts";
+import { fileService } from "../../lib/services/file_service.ts";
+import { Directory } from "../../lib/services/file_system.ts";
+import { MemoryClient, memoryService } from "../../lib/services/memory.ts";
+import { MessageClient, messageService } from "../../lib/services/messages.ts";
+import type { ClientSession } from "../../lib/session/client_session.ts";
+import type { DataPathOptions } from "../../lib/session/data_path.ts";
+import type { ServiceAccess, ServiceDefinition } from "../../lib/session/service.ts";
+import { StreamDataPath } from "../../lib/session/stream_data_path.ts";
+import {
+  type FrameHeader,
+  FrameType,
+  HEADER_BYTES,
+  writeHeader,
+} from "../../lib/session/stream_frames.ts";
+import type { TlsConnection } from "../../lib/tls/connection.ts";
+import { randomFile, sha256 } from "../program.ts";
+import { tlsPair } from "./tls_pair.ts";
+
+const MESSAGE_BYTES = 2 ** 20;
+const LENT_BYTES = 2 ** 20;
+
+function options(side: "client" | "server"): DataPathOptions {
+  return { side, messageBytes: MESSAGE_BYTES, services: ["messages", "memory", "files"] };
+}
+
+/** Both ends of a session's data path; the control connection's requests are calls. */
+class Scene implements AsyncDisposable {
+  readonly messages = new MessageClient();
+  readonly memory = new MemoryClient();
+  readonly files = new FileClient();
+  readonly directory = Deno.makeTempDirSync();
+  readonly #root = new Directory(this.directory, { confined: true });
+  readonly server = new StreamDataPath(options("server"), [
+    messageService,
+    memoryService(LENT_BYTES),
+    fileService(this.#root),
+  ]);
+  readonly client = new StreamDataPath(options("client"), [
+    this.messages,
+    this.memory,
+    this.files,
+  ]);
+  readonly session = {
+    request: (service, body) => Promise.try(() => this.server.request(service, body)),
+  } as ClientSession;
+  readonly #pairs: Disposable[] = [];
+
+  static async create(): Promise<Scene> {
+    const scene = new Scene();
+    await scene.connect();
+    return scene;
+  }
+
+  /** Makes a connection that both ends go on over. */
+  async connect(): Promise<void> {
+    const pair = await tlsPair();
+    this.#pairs.push(pair);
+    await Promise.all([this.server.use(pair.near), this.client.use(pair.far)]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.client.close(), this.server.close()]);
+    for (const pair of this.#pairs) pair[Symbol.dispose]();
+    this.#root[Symbol.dispose]();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+/** Uses every service. */
+async function useAll(scene: Scene, rounds = 1): Promise<void> {
+  const { session, messages, memory, files, directory } = scene;
+  const large = new Uint8Array(MESSAGE_BYTES);
+  for (let at = 0; at < large.length; at += 65536) {
+    crypto.getRandomValues(large.subarray(at, at + 65536));
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const bytes of [0, 1, 5000, 65512, 65513, MESSAGE_BYTES]) {
+      assertEquals(await messages.ask("ECHO", large.subarray(0, bytes)), large.subarray(0, bytes));
+    }
+    await memory.write(session, 5000, large.subarray(0, 600_000));
+    assertEquals(await memory.read(session, 5001, 599_999), large.slice(1, 600_000));
+    for (const bytes of [0, 1, 262_145, 3_000_000]) {
+      const [sent, back] = [`${directory}/sent`, `${directory}/back`];
+      await randomFile(sent, bytes);
+      const hash = await sha256(sent);
+      assertEquals((await files.put(session, sent, "file")).sha256, hash);
+      assertEquals(await sha256(`${directory}/file`), hash);
+      assertEquals((await files.get(session, "file", back)).sha256, hash);
+      assertEquals(await sha256(back), hash);
+    }
+  }
+}
+
+Deno.test("over a data connection messages are answered, and memory and files moved", async () => {
+  await using scene = await Scene.create();
+  await useAll(scene);
+  await assertRejects(() => scene.memory.write(scene.session, LENT_BYTES, new Uint8Array(1)));
+  const tooLong = new Uint8Array(MESSAGE_BYTES + 1);
+  await assertRejects(
+    () => Promise.try(() => scene.messages.ask("ECHO", tooLong)),
+    VerbsealError,
+    "1048577 bytes",
+  );
+});
+
+Deno.test("ten thousand questions at once are answered, each with its own answer", async () => {
+  await using scene = await Scene.create();
+  const bodies = Array.from({ length: 10_000 }, (_, index) => new TextEncoder().encode(`${index}`));
+  const answers = await Promise.all(bodies.map((body) => scene.messages.ask("ECHO", body)));
+  assertEquals(answers, bodies);
+});
+
+Deno.test("a session goes on over one connection after the other, and loses nothing", async () => {
+  await using scene = await Scene.create();
+  const used = useAll(scene, 3);
+  for (let connection = 1; connection < 40; connection++) await scene.connect();
+  await used;
+});
+
+Deno.test("a session that ends leaves nobody waiting", async () => {
+  const scene = await Scene.create();
+  const asked = scene.messages.ask("ECHO", new Uint8Array(1));
+  const ended = assertRejects(() => asked, VerbsealError, "session has ended");
+  await scene.client.close();
+  await ended;
+  assertEquals((await deadline(scene.server.failure, 3000)).code, "hung_up");
+  await scene[Symbol.asyncDispose]();
+});
+
+/** A path of the server, and a peer that says what it likes. */
+class Attack implements AsyncDisposable {
+  readonly memory = new Memory(8192);
+  access!: ServiceAccess;
+  readonly path: StreamDataPath;
+
+  private constructor(
+    readonly peer: TlsConnection,
+    private readonly end: Disposable,
+    private readonly near: TlsConnection,
+  ) {
+    const definition: ServiceDefinition = {
+      name: "memory",
+      kinds: [],
+      start: (access) => {
+        this.access = access;
+        return { [Symbol.asyncDispose]: () => Promise.resolve() };
+      },
+    };
+    this.path = new StreamDataPath(options("server"), [definition, messageService]);
+  }
+
+  static async begin(): Promise<Attack> {
+    const pair = await tlsPair();
+    const attack = new Attack(pair.far, pair, pair.near);
+    await attack.path.use(attack.near);
+    return attack;
+  }
+
+  async send(header: Partial<FrameHeader>, payload = new Uint8Array(0)): Promise<void> {
+    const bytes = new Uint8Array(HEADER_BYTES + payload.length);
+    const bare = { type: FrameType.MESSAGE, kind: 0, id: 0, key: 0, offset: 0 };
+    writeHeader(new DataView(bytes.buffer), 0, { ...bare, length: payload.length, ...header });
+    bytes.set(payload, HEADER_BYTES);
+    await this.peer.write(bytes);
+  }
+
+  async failure(): Promise<string> {
+    return (await deadline(this.path.failure, 3000)).code;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.path.close();
+    this.end[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+}
+
+/** What a peer may do with 1000 bytes in the middle of a page that were registered for this. */
+const trespasses: [string, readonly Access[], Partial<FrameHeader>, payload?: number][] = [
+  ["WRITEs beyond the end", ["REMOTE_WRITE"], { type: FrameType.WRITE, offset: 999 }, 2],
+  ["WRITEs far away", ["REMOTE_WRITE"], { type: FrameType.WRITE, offset: 2 ** 40 }, 1],
+  ["WRITEs what it may read", ["REMOTE_READ"], { type: FrameType.WRITE }, 1],
+  ["WRITEs what is the server's alone", ["LOCAL_WRITE"], { type: FrameType.WRITE }, 1],
+  ["READs beyond the end", ["REMOTE_READ"], { type: FrameType.READ, length: 1001 }],
+  ["READs what it may write", ["REMOTE_WRITE"], { type: FrameType.READ, length: 1 }],
+];
+
+for (const [what, access, header, payload = 0] of trespasses) {
+  Deno.test(`a peer that ${what}: remote_access`, async () => {
+    await using attack = await Attack.begin();
+    using region = attack.access.registerMemory(attack.memory, access, 100, 1000);
+    await attack.send({ ...header, key: region.rkey }, new Uint8Array(payload).fill(7));
+    assertEquals(await attack.failure(), "remote_access");
+    assert(attack.memory.bytes.every((byte) => byte === 0));
+  });
+}
+
+Deno.test("a peer reaches exactly what was registered, for as long as it is", async () => {
+  await using attack = await Attack.begin();
+  const region = attack.access.registerMemory(attack.memory, ["REMOTE_WRITE"], 100, 1000);
+  const { rkey: key } = region;
+  await attack.send({ type: FrameType.WRITE, kind: 1, id: 5, key }, new Uint8Array(1000).fill(7));
+  const answer = new Uint8Array(HEADER_BYTES);
+  assertEquals(await attack.peer.read(answer), HEADER_BYTES);
+  assertEquals([answer[0], answer[7]], [FrameType.WRITTEN, 5]);
+  const touched = [...attack.memory.bytes.entries()].filter(([, byte]) => byte === 7);
+  assertEquals([touched.length, touched[0]![0], touched.at(-1)![0]], [1000, 100, 1099]);
+  region[Symbol.dispose]();
+  await attack.send({ type: FrameType.WRITE, key }, new Uint8Array(1));
+  assertEquals(await attack.failure(), "remote_access");
+});
+
+Deno.test("memory that is given back in the middle of a WRITE is not written to any more", async () => {
+  await using attack = await Attack.begin();
+  const region = attack.access.registerMemory(attack.memory, ["REMOTE_WRITE"]);
+  const bytes = new Uint8Array(4000).fill(7);
+  await attack.send({ type: FrameType.WRITE, key: region.rkey, length: 8000 }, bytes);
+  while (attack.memory.bytes[3999] !== 7) await new Promise((done) => setTimeout(done, 1));
+  region[Symbol.dispose]();
+  await attack.peer.write(bytes);
+  assertEquals(await attack.failure(), "remote_access");
+  assertEquals(attack.memory.bytes[4000], 0);
+});
+
+const breaches: [string, string, Partial<FrameHeader>[]][] = [
+  ["asks a service that there is not", "message_kind", [{ kind: 99 }]],
+  ["confirms what nobody wrote", "transfer", [{ type: FrameType.WRITTEN, id: 3 }]],
+  ["sends what nobody reads", "transfer", [{ type: FrameType.DATA, id: 3, length: 1 }]],
+  ["sends no frame", "frame_type", [{ type: 99 as FrameType }]],
+];
+
+for (const [what, code, headers] of breaches) {
+  Deno.test(`a peer that ${what}: ${code}`, async () => {
+    await using attack = await Attack.begin();
+    for (const header of headers) await attack.send(header);
+    assertEquals(await attack.failure(), code);
+  });
+}
+
+Deno.test("a peer that begins more transfers than there may be: transfers", async () => {
+  await using attack = await Attack.begin();
+  using region = attack.access.registerMemory(attack.memory, ["REMOTE_READ"]);
+  const read = { type: FrameType.READ, key: region.rkey, length: 8192 };
+  const sending = (async () => {
+    for (let id = 0; id < 2000; id++) await attack.send({ ...read, id });
+  })().catch(() => {});
+  assertEquals(await attack.failure(), "transfers");
+  attack.peer.abort();
+  await sending;
+});
+
+Deno.test("a READ whose answer is not the next part of it ends the session", async () => {
+  for (const wrong of [{ offset: 1, length: 10 }, { length: 101 }, { kind: 1, length: 10 }]) {
+    await using attack = await Attack.begin();
+    using region = attack.access.registerMemory(attack.memory, ["LOCAL_WRITE"]);
+    const reading = attack.access.transfer(Opcode.READ, region, 0, 100, { address: 0, rkey: 1 });
+    const rejected = assertRejects(() => reading, VerbsealError);
+    const asked = new Uint8Array(HEADER_BYTES);
+    await attack.peer.read(asked);
+    await attack.send({ type: FrameType.DATA, id: asked[7]!, ...wrong });
+    assertEquals(await attack.failure(), "transfer");
+    await attack.path.close();
+    await rejected;
+  }
+});
+
+Deno.test("a server takes no more questions of a client that takes no answers", async () => {
+  await using attack = await Attack.begin();
+  const body = new Uint8Array(60_000);
+  let sent = 0;
+  let stuck: PromiseWithResolvers<void> | undefined;
+  const sending = (async () => {
+    for (; sent < 2000; sent++) {
+      const timer = setTimeout(() => stuck?.resolve(), 500);
+      await attack.send({ kind: 16, id: sent }, body);
+      clearTimeout(timer);
+    }
+  })().catch(() => {});
+  stuck = Promise.withResolvers<void>();
+  await deadline(stuck.promise, 20_000);
+  assert(sent * body.length < 50 * 2 ** 20, `${sent} questions were taken`);
+  attack.peer.abort();
+  await sending;
+});
+
+Deno.test("refusals of a service do not end the session", async () => {
+  await using scene = await Scene.create();
+  const { memory, session } = scene;
+  await assertRejects(() => memory.read(session, 2 ** 20 - 4, 8), RefusedError);
+  await memory.read(session, 2 ** 20 - 8, 8);
+});
