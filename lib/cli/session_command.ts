@@ -77,7 +77,7 @@ export async function withSession<T>(
 /** What was agreed, for `--json`. */
 export function sessionFacts({ session: { agreed, port } }: Client) {
   const { session: id, transport } = agreed;
-  if (transport === "ktls") return { id, transport, sealedByKernel: agreed.sealedByKernel };
+  if (transport === "ktls") return { id, transport, kernel: agreed.kernel };
   const { local, remote, path } = agreed;
   const numbers = ({ qpn, psn, gid }: typeof local) => ({ qpn, psn, gid });
   return {

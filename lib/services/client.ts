@@ -7,7 +7,7 @@ import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/backend.ts";
-import { type Endpoint, endpointText } from "../tls/connection.ts";
+import { type Endpoint, endpointText, kernelText } from "../tls/connection.ts";
 import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
 import { MemoryClient } from "./memory.ts";
@@ -106,7 +106,7 @@ function logSelection(wanted: string, selection: PortSelection): void {
 /** What carries the session's data. */
 function establishedFacts(agreed: Established): Record<string, unknown> {
   const { transport } = agreed;
-  if (transport === "ktls") return { transport, ...agreed.sealedByKernel };
+  if (transport === "ktls") return { transport, ktls: kernelText(agreed.kernel) };
   const { local, remote } = agreed;
   return {
     transport,

@@ -5,8 +5,8 @@ import type { GidType, PathMtu } from "../rdma/address.ts";
 import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
 import type { Permissions } from "../security/policy.ts";
-import type { TlsConnection } from "../tls/connection.ts";
-import type { SealedByKernel } from "../tls/data_stream.ts";
+import type { KernelTls } from "../tls/connection.ts";
+import type { DataConnection } from "../tls/data_connection.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
@@ -100,5 +100,5 @@ export interface StreamPath extends DataPath {
    * begin, each later one replaces the one before without losing a byte. Resolves when it is in
    * use both ways; only then another may follow.
    */
-  use(connection: TlsConnection): Promise<SealedByKernel>;
+  use(connection: DataConnection): Promise<KernelTls>;
 }

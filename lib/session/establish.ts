@@ -6,8 +6,8 @@ import { errorText, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
-import type { TlsConnection } from "../tls/connection.ts";
-import type { SealedByKernel } from "../tls/data_stream.ts";
+import type { KernelTls } from "../tls/connection.ts";
+import type { DataConnection } from "../tls/data_connection.ts";
 import type { ConnectOrder, DataPath, QueuePairPath, StreamPath } from "./data_path.ts";
 
 const log = logger("session");
@@ -30,7 +30,8 @@ export interface RdmaEstablished {
 export interface StreamEstablished {
   readonly transport: "ktls";
   readonly session: string;
-  readonly sealedByKernel: SealedByKernel;
+  /** Which records the kernel seals and opens at this end. */
+  readonly kernel: KernelTls;
   readonly welcome: Welcome;
 }
 
@@ -82,7 +83,7 @@ export interface StreamLink extends Disposable {
    *
    * @throws VerbsealError when it cannot be made, or the link was disposed
    */
-  next(): Promise<TlsConnection>;
+  next(): Promise<DataConnection>;
 }
 
 /** What one side of the exchange works with; a transport that is not there is not offered. */
@@ -190,9 +191,9 @@ class Driver {
     this.dataPath = path;
     const joining = link.next();
     try {
-      const sealedByKernel = await path.use(await this.#unlessInterrupted(joining));
+      const kernel = await path.use(await this.#unlessInterrupted(joining));
       const { session } = welcome;
-      this.#agreed = { transport: "ktls", session, sealedByKernel, welcome };
+      this.#agreed = { transport: "ktls", session, kernel, welcome };
     } catch (error) {
       joining.then((late) => late.abort(), () => {});
       throw error;

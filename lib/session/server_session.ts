@@ -13,7 +13,12 @@ import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
-import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
+import {
+  endpointText,
+  type IncomingConnection,
+  kernelText,
+  type TlsConnection,
+} from "../tls/connection.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
@@ -114,7 +119,7 @@ export class ServerSession {
   /** What carries the session's data. */
   #facts(agreed: Established): Record<string, unknown> {
     const { transport } = agreed;
-    if (transport === "ktls") return { transport, ...agreed.sealedByKernel };
+    if (transport === "ktls") return { transport, ktls: kernelText(agreed.kernel) };
     const { local, remote, path } = agreed;
     return {
       transport,

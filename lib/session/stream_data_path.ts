@@ -4,11 +4,12 @@ import { asVerbsealError, ProtocolError, TlsError, type VerbsealError } from "..
 import { Breather } from "../rdma/breather.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
-import type { TlsConnection } from "../tls/connection.ts";
-import { type DataStream, dataStreamOf, type SealedByKernel } from "../tls/data_stream.ts";
+import { type Permissions, unrestricted } from "../security/policy.ts";
+import type { DataStream, KernelTls } from "../tls/connection.ts";
 import type { DataPathOptions, StreamPath } from "./data_path.ts";
 import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { checkMessageLength } from "./messenger.ts";
+import { RegisteredBytes } from "./registered_bytes.ts";
 import type {
   MessageKind,
   RemoteBuffer,
@@ -46,12 +47,14 @@ interface Replacement {
 /** A data path over data connections, in this thread. */
 export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly failure: Promise<VerbsealError>;
+  readonly permissions: Permissions;
   readonly #fail: (error: unknown) => void;
   readonly #options: DataPathOptions;
   readonly #definitions: readonly ServiceDefinition[];
   readonly #servicesByKind = new Map<number, SessionService>();
   readonly #ending = new AbortController();
   readonly #memory = new StreamMemory();
+  readonly #registered: RegisteredBytes;
   /** Connections that are neither retired nor aborted. */
   readonly #open = new Set<DataStream>();
   readonly #retiring = new Set<Promise<void>>();
@@ -73,6 +76,8 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       failure.resolve(known);
       this.#ending.abort(known);
     };
+    this.permissions = options.permissions ?? unrestricted.permissions;
+    this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }
@@ -81,12 +86,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return this.#ending.signal;
   }
 
-  use(connection: TlsConnection): Promise<SealedByKernel> {
-    return this.useStream(dataStreamOf(connection));
-  }
-
-  /** As {@linkcode StreamPath.use}. */
-  async useStream(stream: DataStream): Promise<SealedByKernel> {
+  async use(stream: DataStream): Promise<KernelTls> {
     this.#open.add(stream);
     if (this.signal.aborted) {
       stream.abort();
@@ -94,7 +94,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     }
     if (this.#running) await this.#replaceBy(stream, this.#running.writer);
     else this.#begin(stream);
-    return stream.sealedByKernel;
+    return stream.kernel;
   }
 
   request(service: Service, body: unknown): Promise<unknown> {
@@ -117,10 +117,13 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   registerMemory(
     memory: Memory,
     access: readonly Access[],
-    offset?: number,
-    length?: number,
+    offset = 0,
+    length = memory.length - offset,
   ): MemoryRegion {
-    return this.#memory.register(memory, access, offset, length);
+    return this.#registered.count(
+      length,
+      () => this.#memory.register(memory, access, offset, length),
+    );
   }
 
   transfer(
@@ -138,7 +141,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
 
   /** Only where the kernel seals: elsewhere the bytes would be read a second time. */
   get writeFile(): ServiceAccess["writeFile"] {
-    if (!this.#stream?.sealedByKernel.send) return undefined;
+    if (!this.#stream?.kernel.send) return undefined;
     return (file, length, remote) => this.#live().transfers.write(file, length, remote);
   }
 

@@ -1,5 +1,5 @@
 import { VerbsealError } from "../errors.ts";
-import type { DataStream } from "../tls/data_stream.ts";
+import type { DataStream } from "../tls/connection.ts";
 import type { FileRange } from "./service.ts";
 import { FrameType, HEADER_BYTES, SEGMENT_BYTES, writeHeader } from "./stream_frames.ts";
 

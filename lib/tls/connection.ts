@@ -67,6 +67,11 @@ export interface KernelTls {
   readonly receive: boolean;
 }
 
+/** As users are told. */
+export function kernelText({ send, receive }: KernelTls): string {
+  return `tx=${send ? "yes" : "no"} rx=${receive ? "yes" : "no"}`;
+}
+
 /** A TLS connection for bulk data. */
 export interface DataStream extends Pick<TlsConnection, "read" | "write" | "close" | "abort"> {
   readonly kernel: KernelTls;

@@ -2,6 +2,12 @@ import { libc } from "../../ffi/libc.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { TlsConnection } from "../../lib/tls/connection.ts";
 import { dial, listen } from "../../lib/tls/backend.ts";
+import {
+  type DataConnection,
+  dataConnection,
+  dataProtocol,
+} from "../../lib/tls/data_connection.ts";
+import type { DialOptions, ListenOptions } from "../../lib/tls/options.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
@@ -10,14 +16,27 @@ const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 
 /** Two ends of a TLS connection over loopback; closed at once when disposed. */
-export interface TlsPair extends Disposable {
-  readonly near: TlsConnection;
-  readonly far: TlsConnection;
+export interface TlsPair<Connection = TlsConnection> extends Disposable {
+  readonly near: Connection;
+  readonly far: Connection;
 }
 
-export async function tlsPair(): Promise<TlsPair> {
-  const listener = listen({ hostname, port: 0, identity: certificates.server });
+/** Two ends of a data connection, which the kernel seals if it can. */
+export async function dataPair(): Promise<TlsPair<DataConnection>> {
+  const pair = await tlsPair({ protocols: [dataProtocol], kernelProtocol: dataProtocol }, {
+    protocol: dataProtocol,
+    kernel: true,
+  });
+  return { ...pair, near: dataConnection(pair.near), far: dataConnection(pair.far) };
+}
+
+export async function tlsPair(
+  listening: Partial<ListenOptions> = {},
+  dialling: Partial<DialOptions> = {},
+): Promise<TlsPair> {
+  const listener = listen({ hostname, port: 0, identity: certificates.server, ...listening });
   const dialled = dial({
+    ...dialling,
     ...listener.address,
     trust: { authorities: [certificates.ca.certificate] },
     handshakeSeconds: 5,
