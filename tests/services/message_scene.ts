@@ -148,9 +148,11 @@ export class PlainClient {
     return decoder.decode(await this.read(header.getUint32(4)));
   }
 
-  /** Whether the server has said goodbye, after all that it had to say. */
+  /** Whether the server has said goodbye, after all that it had to say; says the same then. */
   async atEnd(): Promise<boolean> {
-    return await this.tls.read(new Uint8Array(1)) === null;
+    const ended = await this.tls.read(new Uint8Array(1)) === null;
+    if (ended) this.close();
+    return ended;
   }
 
   close(): void {

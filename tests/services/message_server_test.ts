@@ -139,7 +139,6 @@ messageTest("a client that says nothing is told goodbye, one that speaks is not"
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   assert(await ended);
-  silent.close();
   assertEquals((await scene.ended(silent)).reason, "idle_timeout");
   assertEquals(await talking.ask("ECHO", "still here"), "still here");
 }, { idleSeconds: 0.5 });
@@ -204,7 +203,6 @@ messageTest("a server that stops says goodbye to clients that wait, and ends", a
   const stopped = scene.stop();
   for (const client of [waiting, last]) {
     assert(await client.atEnd());
-    client.close();
   }
   await stopped;
   for (const client of [waiting, last, unfinished]) {
@@ -221,7 +219,6 @@ messageTest("a server that stops finishes the answer in hand", async (scene) => 
   const stopped = scene.stop();
   await client.read(request.length - 1);
   assert(await client.atEnd());
-  client.close();
   await stopped;
   const { reason, requests } = await scene.ended(client);
   assertEquals([reason, requests], ["shutdown", 1]);
