@@ -1,4 +1,5 @@
 /** What a bench found out, and how it is shown. */
+import type { Backend } from "../../lib/tls/backend.ts";
 
 /** One number of Verbseal's, beside the same number of an established program's where there is one. */
 export interface Figure {
@@ -8,14 +9,18 @@ export interface Figure {
   size: number;
   /** Queue pairs at work, where it is they that matter. */
   queuePairs?: number;
+  /** Who speaks TLS, where it is TLS that matters. */
+  backend?: Backend;
+  /** Sessions at once, where it is they that matter. */
+  sessions?: number;
   /** Median of Verbseal's runs. */
   verbseal: number;
   /** The program compared with; null where there is none. */
   peer: string | null;
   /** Median of its runs. */
   peerValue: number | null;
-  /** MB/s (of 2^20 bytes, as perftest counts), us or bytes. */
-  unit: "MB/s" | "us" | "bytes";
+  /** MB/s (of 2^20 bytes, as perftest counts), us, s or bytes. */
+  unit: "MB/s" | "us" | "s" | "bytes";
   /** verbseal ÷ peerValue. */
   ratio: number | null;
   /** What both ran with, for the reader; not part of the JSON line. */
@@ -64,8 +69,10 @@ function rounded(value: number): number {
 
 /** A figure as one line of JSON. */
 export function jsonLine(figure: Figure): string {
-  const { bench, size, queuePairs, verbseal, peer, peerValue, unit, ratio } = figure;
-  return JSON.stringify({ bench, size, queuePairs, verbseal, peer, peerValue, unit, ratio });
+  const { bench, size, queuePairs, backend, sessions } = figure;
+  const { verbseal, peer, peerValue, unit, ratio } = figure;
+  const subject = { bench, size, queuePairs, backend, sessions };
+  return JSON.stringify({ ...subject, verbseal, peer, peerValue, unit, ratio });
 }
 
 /** Figures as a table, under the settings they were measured with. */
@@ -74,7 +81,7 @@ export function table(figures: readonly Figure[]): string {
   const rows = [
     ["bench", "bytes", "QPs", "Verbseal", "peer", "", "unit", "ratio"],
     ...figures.map((figure) => [
-      figure.bench,
+      figure.backend ? `${figure.bench} ${figure.backend}` : figure.bench,
       String(figure.size),
       String(figure.queuePairs ?? 1),
       figure.verbseal.toFixed(2),

@@ -57,6 +57,25 @@ Deno.test("a figure without a peer has no ratio, and says how many queue pairs i
   );
 });
 
+Deno.test("a figure about TLS says who speaks it, and of how many sessions it is", () => {
+  const sessions: Subject = {
+    bench: "tls.sessions",
+    size: 64,
+    backend: "openssl",
+    sessions: 5000,
+    peer: null,
+    unit: "s",
+    settings: "",
+  };
+  const figure = summarize(sessions, [7]);
+  assertEquals(
+    jsonLine(figure),
+    '{"bench":"tls.sessions","size":64,"backend":"openssl","sessions":5000,"verbseal":7,' +
+      '"peer":null,"peerValue":null,"unit":"s","ratio":null}',
+  );
+  assertEquals(table([figure]).includes("tls.sessions openssl"), true);
+});
+
 Deno.test("table has the settings once and a row for each figure", () => {
   const bandwidth: Figure = summarize(subject, [57], [60]);
   const large: Figure = summarize({ ...subject, size: 1_048_576 }, [58], [58]);

@@ -68,10 +68,15 @@ export class Peer implements AsyncDisposable {
 }
 
 function start(options: EndOptions) {
-  const program = fileURLToPath(new URL("./peer_process.ts", import.meta.url));
+  return startProcess("./peer_process.ts", JSON.stringify(options));
+}
+
+/** Starts a program of this directory, which may ask for its own memory without garbage. */
+export function startProcess(name: string, argument: string) {
+  const program = fileURLToPath(new URL(name, import.meta.url));
   // Garbage must not count as memory in use.
   const flags = ["run", "-A", "--no-check", "--cached-only", "--v8-flags=--expose-gc"];
-  return spawn(process.execPath, [...flags, program, JSON.stringify(options)], {
+  return spawn(process.execPath, [...flags, program, argument], {
     stdio: ["pipe", "pipe", "inherit"],
   });
 }

@@ -5,16 +5,8 @@
  */
 import process from "node:process";
 import { linesOf, MEMORY } from "./peer.ts";
+import { residentBytes } from "./resident_bytes.ts";
 import { WriteEnd } from "./write_end.ts";
-
-/** What `--expose-gc` of V8 adds. */
-declare const gc: (options: { type: "major"; flavor: "last-resort" }) => void;
-
-/** Resident memory, without garbage and without the room that the heap keeps for more. */
-function residentBytes(): number {
-  gc({ type: "major", flavor: "last-resort" });
-  return Deno.memoryUsage().rss;
-}
 
 async function serve(end: WriteEnd): Promise<void> {
   const nextLine = linesOf(process.stdin);

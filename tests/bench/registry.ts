@@ -3,6 +3,7 @@ import type { Figure } from "./figure.ts";
 import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
+import { tlsSessions } from "./tls_sessions.ts";
 import { writeBandwidth, writeLatency } from "./verbs_write.ts";
 
 /** One bench of `deno task bench`. */
@@ -27,6 +28,7 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "roce.qps.bw", run: queuePairBandwidth },
   { ...onHost, name: "roce.qps.lat", run: queuePairLatency },
   { ...onHost, name: "roce.qp.memory", run: queuePairMemory },
+  { ...onHost, name: "tls.sessions", run: tlsSessions },
   { ...inGuest, name: "roce.rxe.bw", run: roceBesideRxe },
   { ...inGuest, name: "verbs.write.bw", run: writeBandwidth },
   { ...inGuest, name: "verbs.write.lat", run: writeLatency },

@@ -55,7 +55,9 @@ function parse(args: string[]) {
 /** Runs benches, those for the guest in one guest. */
 async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
   await ensurePackages([...new Set(chosen.flatMap(({ needs }) => needs))], { why: "to measure" });
-  await fetchModules(program, "tests/bench/peer_process.ts");
+  await fetchModules(
+    ...[program, "tests/bench/peer_process.ts", "tests/bench/tls_sessions_process.ts"],
+  );
   const figures: Figure[] = [];
   for (const bench of chosen.filter(({ place }) => place === "host")) {
     for await (const figure of bench.run()) figures.push(figure);
