@@ -16,13 +16,36 @@ export function descriptorOf(
   peer?: Deno.NetAddr,
   other?: number,
 ): number | undefined {
+  if (peer) return connected(local, peer) ?? (lookAround(), connected(local, peer));
+  return Iterator.from(openDescriptors()).find((descriptor) =>
+    descriptor !== other && listens(descriptor) && isAt(libc().getsockname, descriptor, local)
+  );
+}
+
+/** Connections by their ports, when all were looked at last: whoever ends many asks for each. */
+const seen = new Map<number, number[]>();
+
+/** Among those seen, which may be others by now. */
+function connected(local: Deno.NetAddr, peer: Deno.NetAddr): number | undefined {
+  const { getpeername, getsockname } = libc();
+  return seen.get(portsKey(local.port, peer.port))?.find((descriptor) =>
+    isAt(getpeername, descriptor, peer) && isAt(getsockname, descriptor, local)
+  );
+}
+
+function lookAround(): void {
+  const { getpeername, getsockname } = libc();
+  seen.clear();
   for (const descriptor of openDescriptors()) {
-    if (descriptor === other) continue;
-    // Most descriptors have no such peer: asking for it first saves the other call.
-    if (!(peer ? isAt(libc().getpeername, descriptor, peer) : listens(descriptor))) continue;
-    if (isAt(libc().getsockname, descriptor, local)) return descriptor;
+    const peerPort = portAt(getpeername, descriptor);
+    if (peerPort === undefined) continue;
+    const key = portsKey(portAt(getsockname, descriptor) ?? 0, peerPort);
+    seen.set(key, [...seen.get(key) ?? [], descriptor]);
   }
-  return undefined;
+}
+
+function portsKey(localPort: number, peerPort: number): number {
+  return localPort << 16 | peerPort;
 }
 
 /** Where none is left to read the list with, all numbers up to the limit are in use. */
@@ -55,6 +78,11 @@ function listens(descriptor: number): boolean {
   const { getsockopt } = libc();
   return getsockopt(descriptor, C.SOL_SOCKET, C.SO_ACCEPTCONN, answer, length) === 0 &&
     answer[0] === 1;
+}
+
+function portAt(call: NameCall, descriptor: number): number | undefined {
+  length[0] = addressLength;
+  return call(descriptor, address, length) === 0 ? view.getUint16(2) : undefined;
 }
 
 /** Whether a socket's address, as `call` tells it, is `expected`. */
