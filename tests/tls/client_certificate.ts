@@ -41,12 +41,13 @@ export async function clientCertificate(
 /** A certificate that an authority has signed for a client of this subject, with its key. */
 export async function clientIdentity(
   authority: Authority,
-  { subject = [["CN", "client"]], names }: Pick<ClientCertificateOptions, "subject" | "names"> = {},
+  options: Pick<ClientCertificateOptions, "subject" | "names"> & { readonly days?: number } = {},
 ): Promise<Identity> {
+  const { subject = [["CN", "client"]], names, days = 1 } = options;
   const certificate = await signCertificate(authority, {
     subject: nameOf(subject),
     publicKey: await x509.PublicKey.create(keys.publicKey),
-    days: 1,
+    days,
     extensions: [
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
       ...(names ? [new x509.SubjectAlternativeNameExtension(names)] : []),
