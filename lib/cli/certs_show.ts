@@ -1,13 +1,10 @@
 import type { Command } from "commander";
 import { printable } from "../telemetry/printable.ts";
 import type { CertificateReport, Report, RevocationListReport } from "../tls/certificate_report.ts";
+import { daysUntil, warningDays } from "../tls/expiry.ts";
 import { momentText } from "./moment.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
-
-/** From when on the end of a certificate is warned of, in days before. */
-const warningDays = 14;
-const dayMilliseconds = 86_400_000;
 
 /** Adds `verbseal certs show`. */
 export function addShowCommand(certs: Command): void {
@@ -51,7 +48,7 @@ function endOf(report: Report): number {
 
 /** Whole days; below zero when its time is over. */
 function daysLeft(report: Report, now: number): number {
-  return Math.floor((endOf(report) - now) / dayMilliseconds);
+  return daysUntil(new Date(endOf(report)), now);
 }
 
 type Row = [label: string, text: string];

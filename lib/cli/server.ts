@@ -2,7 +2,6 @@ import type { Command } from "commander";
 import { Option } from "commander";
 import type { Connect } from "../control/messages.ts";
 import { chooseDevice } from "../rdma/provider.ts";
-import { loadPolicy } from "../security/policy_file.ts";
 import { PsnSource } from "../security/psn.ts";
 import { MessageServer } from "../services/message_server.ts";
 import {
@@ -19,14 +18,15 @@ import { checkManageable, ManagedServer } from "../session/managed_connection.ts
 import { Server } from "../session/server.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
-import { listen } from "../tls/backend.ts";
-import { loadServerIdentity } from "../tls/trust.ts";
+import { listen, listenerBackend } from "../tls/backend.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
+import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
 import { stopSignal } from "./stop_signal.ts";
+import { tlsSettings } from "./tls_options.ts";
 import {
   byteSize,
   duration,
@@ -38,13 +38,10 @@ import {
 
 const log = logger("server");
 
-interface ServerOptions {
+interface ServerOptions extends ServerTlsOptions {
   readonly address: string;
   readonly port: number;
-  readonly cert: string;
-  readonly key: string;
   readonly root?: string;
-  readonly policy?: string;
   readonly device: string;
   readonly connect: Connect;
   readonly cmPort: number;
@@ -68,7 +65,7 @@ const day = 86400;
 /** Adds `verbseal server`. */
 export function addServerCommand(program: Command): void {
   const limits = defaultLimits;
-  program.command("server")
+  const command = program.command("server")
     .summary("serve messages, memory and files")
     .description(
       "Serve messages, memory and, with --root, files to clients that meet it over TLS. Each " +
@@ -76,11 +73,9 @@ export function addServerCommand(program: Command): void {
         "SIGINT let transfers finish and end it; a second one ends it at once.",
     )
     .option("--address <address>", "address to listen on", host, "0.0.0.0")
-    .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433)
-    .option("--cert <file>", "certificate of the server, PEM", "certs/server.pem")
-    .option("--key <file>", "its key, PEM", "certs/server.key")
+    .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433);
+  addServerTlsOptions(command)
     .option("--root <directory>", "serve files below this directory; without it, none")
-    .option("--policy <file>", "what each client may do (YAML, see below); without it, everything")
     .addOption(deviceOption())
     .addOption(
       new Option("--connect <way>", "cm: also bring queue pairs up by the connection manager")
@@ -193,20 +188,23 @@ function limitsOf(options: ServerOptions): Limits {
 
 async function serve(options: ServerOptions, command: Command): Promise<void> {
   const limits = limitsOf(options);
-  const identity = await loadServerIdentity({ cert: options.cert, key: options.key });
   const services: ServerServices = {
     root: options.root,
     lentBytes: limits.lentBytes,
     log: logSettingsOf(command),
   };
-  const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
-  checkRoots(services, policy);
+  using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
   using stopping = stopSignal();
   using listening = new DisposableStack();
-  const listener = listen({ hostname: options.address, port: options.port, identity });
+  const listenOptions = {
+    ...{ hostname: options.address, port: options.port, ...tls.credentials.listener },
+    settings: tlsSettings(options),
+  };
+  const backend = listenerBackend(listenOptions);
+  const listener = listen(listenOptions, backend);
   listening.defer(() => listener.close());
   const messageListener = options.messagesListen &&
-    listen({ hostname: options.address, ...options.messagesListen, identity, protocols: [] });
+    listen({ ...listenOptions, ...options.messagesListen, protocols: [] }, backend);
   listening.defer(() => messageListener?.close());
   const chosen = chooseDevice(options.device, listener.address.hostname);
   if (options.connect === "cm") checkManageable(chosen.provider, chosen.reason);
@@ -217,7 +215,8 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const shared = {
     limits,
     admission: new Admission(limits),
-    ...(policy ? { policy: () => policy } : {}),
+    ...(tls.policy ? { policy: () => tls.policy! } : {}),
+    ...(tls.checkRevocation ? { checkRevocation: tls.checkRevocation } : {}),
   };
   const server = new Server(listener, {
     ...shared,
@@ -236,6 +235,8 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const facts = {
     address,
     ...(messageListener ? { messagesAddress: endpointText(messageListener.address) } : {}),
+    tls: backend.backend,
+    tlsReason: backend.reason,
     ...choiceFacts(chosen),
     services: serviceNames(services),
     workers: options.workers,
@@ -249,5 +250,6 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     };
     output.result({ listening: { ...facts, ...addresses } }, "");
   }
+  tls.keep(messageListener ? [listener, messageListener] : [listener]);
   await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
 }

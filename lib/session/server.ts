@@ -37,6 +37,7 @@ export class Server {
     const { drainSeconds } = this.context.limits;
     await Promise.all(running.map(([session]) => session.stop(drainSeconds)));
     await Promise.all(running.map(([, ended]) => ended));
-    log.info("stopped", {});
+    const { handshakes } = this.listener;
+    log.info("stopped", handshakes ? { handshakes: { ...handshakes } } : {});
   }
 }

@@ -168,7 +168,7 @@ export class OpensslConnection implements TlsConnection, DataStream {
   readonly peerCertificates: readonly Uint8Array[];
   readonly #socket: TlsSocket;
   readonly #writes: WriteQueue;
-  #broken = false;
+  #failure: TlsError | undefined;
 
   /** @param socket after the handshake; this connection's from now on */
   constructor(
@@ -297,17 +297,29 @@ export class OpensslConnection implements TlsConnection, DataStream {
   #sayGoodbye(): void {
     const { ssl, ended } = this.#socket;
     // After a fatal error libssl must not be asked for it (SSL_shutdown(3)).
-    if (ended || this.#broken) return;
+    if (ended || this.#failure) return;
     clearErrors();
     libssl().SSL_shutdown(ssl);
   }
 
+  /** The first failure explains those that follow it. */
   #lost(cause: unknown): TlsError {
+    if (this.#socket.ended) return this.#failure ?? connectionClosed(this.peerAddress, cause);
     if (cause instanceof TlsError) return cause;
-    this.#broken = true;
-    if (this.#socket.ended) return connectionClosed(this.peerAddress, cause);
     const error = cause instanceof CallFailure ? cause.failure.error : undefined;
-    return lostConnection(this.side, this.peerAddress, error, cause);
+    return this.#failure ??= lostConnection(
+      this.side,
+      this.peerAddress,
+      error ?? this.#lastWords(),
+      cause,
+    );
+  }
+
+  /** Where writing fails, an alert may be there to be read that says why. */
+  #lastWords(): OpensslFailure | undefined {
+    clearErrors();
+    const buffer = new Uint8Array(1);
+    return libssl().SSL_read(this.#socket.ssl, buffer, 1) > 0 ? undefined : takeError();
   }
 }
 

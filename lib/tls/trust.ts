@@ -75,17 +75,18 @@ export async function loadPair(
  *
  * @param file path of a PEM file with one or more certificates; without it, the authorities that
  * the system trusts
+ * @param option that names the file
  * @throws TlsError that names the file, what is wrong with it and what to do
  */
-export async function loadTrust(file?: string): Promise<Trust> {
+export async function loadTrust(file?: string, option = "--ca"): Promise<Trust> {
   if (file === undefined) return { authorities: [] };
-  const { certificates } = await readCertificates(file, "name another file with --ca");
+  const { certificates } = await readCertificates(file, `name another file with ${option}`);
   const problems = certificates.map(validityProblem);
   if (problems[0] !== undefined && problems.every((problem) => problem !== undefined)) {
     throw new TlsError(
       "authority_not_valid",
       `The authority's certificate in ${file} ${problems[0]}`,
-      `Name a valid one with --ca, and check this machine's clock. ${makeOne}`,
+      `Name a valid one with ${option}, and check this machine's clock. ${makeOne}`,
     );
   }
   return { authorities: certificates.map((certificate) => certificate.toString()) };

@@ -1,0 +1,252 @@
+import { type Command, Option } from "commander";
+import { delay } from "@std/async/delay";
+import { toPlainError, UsageError } from "../errors.ts";
+import { loadPolicy } from "../security/policy_file.ts";
+import type { Policy } from "../security/policy.ts";
+import { logger } from "../telemetry/log.ts";
+import type { TlsConnection, TlsListener } from "../tls/connection.ts";
+import { daysUntil, warningDays } from "../tls/expiry.ts";
+import { OcspClient } from "../tls/ocsp_client.ts";
+import { checkRevocation, type OcspMode, ocspModes } from "../tls/revocation.ts";
+import {
+  type CredentialFiles,
+  loadCredentials,
+  type ServerCredentials,
+} from "../tls/server_credentials.ts";
+import { WatchedFiles } from "../tls/watched_files.ts";
+import { decodePem } from "../tls/x509.ts";
+import { ciphersOption, minVersionOption, type TlsSettingsOptions } from "./tls_options.ts";
+import { repeated } from "./values.ts";
+
+const log = logger("server");
+
+/** How often files that do not fit are read again before they are given up, and after how long. */
+const attempts = 10;
+const attemptMilliseconds = 200;
+
+/** How often the server looks whether its certificate is about to expire, in milliseconds. */
+const expiryMilliseconds = 86_400_000;
+
+/** What the options of a server's TLS leave. */
+export interface ServerTlsOptions extends TlsSettingsOptions {
+  readonly cert: string;
+  readonly key: string;
+  readonly clientCa?: string;
+  readonly clientAuth?: "required" | "optional";
+  readonly crl?: readonly string[];
+  readonly ocsp: OcspMode;
+  readonly policy?: string;
+}
+
+/** Adds the options of a server's TLS to its command. */
+export function addServerTlsOptions(command: Command): Command {
+  return command
+    .option("--cert <file>", "certificate of the server, PEM", "certs/server.pem")
+    .option("--key <file>", "its key, PEM", "certs/server.key")
+    .option("--client-ca <file>", "ask clients for certificates of these authorities, PEM")
+    .addOption(
+      new Option("--client-auth <how>", "whether a client needs one (default: required)")
+        .choices(["required", "optional"]),
+    )
+    .option(
+      "--crl <file>",
+      "refuse clients by this list of revoked certificates; may be repeated, and is to cover " +
+        "each authority",
+      repeated(String),
+    )
+    .addOption(
+      new Option(
+        "--ocsp <mode>",
+        "ask the responder that a client's certificate names whether it is revoked: prefer lets " +
+          "it in where there is no answer; but for off, also staple the server's own response",
+      ).choices(ocspModes).default("prefer"),
+    )
+    .option("--policy <file>", "what each client may do (YAML, see below); without it, everything")
+    .addOption(minVersionOption())
+    .addOption(ciphersOption());
+}
+
+/**
+ * What a running server shows and believes: of its files, and of what they become. They are read
+ * again when they change, and on SIGHUP; where that fails, what was there before stays in use.
+ */
+export class ServerTls implements Disposable {
+  readonly #options: ServerTlsOptions;
+  readonly #files: CredentialFiles;
+  readonly #ocsp: OcspClient | undefined;
+  readonly #loadPolicy: () => Promise<Policy | undefined>;
+  readonly #running = new DisposableStack();
+  #listeners: readonly TlsListener[] = [];
+  #credentials: ServerCredentials;
+  #policy: Policy | undefined;
+  #reloading: Promise<void> | undefined;
+  #again = false;
+  #ended = false;
+
+  private constructor(
+    options: ServerTlsOptions,
+    files: CredentialFiles,
+    credentials: ServerCredentials,
+    loadPolicy: () => Promise<Policy | undefined>,
+  ) {
+    this.#options = options;
+    this.#files = files;
+    this.#credentials = credentials;
+    this.#loadPolicy = loadPolicy;
+    const asks = options.clientCa !== undefined && options.ocsp !== "off";
+    this.#ocsp = asks ? this.#running.use(new OcspClient()) : undefined;
+  }
+
+  /**
+   * Reads the files.
+   *
+   * @param checkPolicy throws if this server cannot do what the policy says
+   * @throws UsageError when options do not go together, TlsError or PolicyError naming what is wrong
+   * with which file
+   */
+  static async load(
+    options: ServerTlsOptions,
+    checkPolicy: (policy: Policy | undefined) => void,
+  ): Promise<ServerTls> {
+    checkTogether(options);
+    const files = {
+      cert: options.cert,
+      key: options.key,
+      clientCa: options.clientCa,
+      clientRequired: options.clientAuth !== "optional",
+      crl: options.crl ?? [],
+      staple: options.ocsp !== "off",
+    };
+    const load = async () => {
+      const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
+      checkPolicy(policy);
+      return policy;
+    };
+    const policy = await load();
+    const loaded = new ServerTls(options, files, await loadCredentials(files), load);
+    loaded.#policy = policy;
+    return loaded;
+  }
+
+  /** For a listener. */
+  get credentials(): ServerCredentials {
+    return this.#credentials;
+  }
+
+  /** Of the moment; undefined where there is none, and everybody may do everything. */
+  get policy(): Policy | undefined {
+    return this.#policy;
+  }
+
+  /** Asks about a client's certificate; undefined where nobody is to be asked. */
+  get checkRevocation(): ((connection: TlsConnection) => Promise<void>) | undefined {
+    const client = this.#ocsp;
+    if (!client) return undefined;
+    return ({ peerCertificates, peerAddress: peer }) =>
+      checkRevocation(peerCertificates, {
+        mode: this.#options.ocsp,
+        client,
+        peer,
+        authorities: this.#credentials.authorities.flatMap((pem) => decodePem(pem, "CERTIFICATE")),
+      });
+  }
+
+  /** Begins to keep these listeners, and the policy, as the files say. */
+  keep(listeners: readonly TlsListener[]): void {
+    this.#listeners = listeners;
+    const { cert, key, clientCa, crl } = this.#files;
+    const paths = [cert, key, clientCa, ...crl, this.#options.policy];
+    const reload = () => this.#reload();
+    this.#running.use(new WatchedFiles(paths.filter((path) => path !== undefined), reload));
+    Deno.addSignalListener("SIGHUP", reload);
+    this.#running.defer(() => Deno.removeSignalListener("SIGHUP", reload));
+    this.#warnOfExpiry();
+    const timer = setInterval(() => this.#warnOfExpiry(), expiryMilliseconds);
+    this.#running.defer(() => clearInterval(timer));
+  }
+
+  [Symbol.dispose](): void {
+    this.#ended = true;
+    this.#running.dispose();
+    this.#credentials[Symbol.dispose]();
+  }
+
+  #reload(): void {
+    this.#again = true;
+    this.#reloading ??= this.#reloadUntilUpToDate().finally(() => this.#reloading = undefined);
+  }
+
+  async #reloadUntilUpToDate(): Promise<void> {
+    while (this.#again && !this.#ended) {
+      this.#again = false;
+      await this.#attempt("certificates", () => this.#reloadCredentials());
+      await this.#attempt("policy", () => this.#reloadPolicy());
+    }
+  }
+
+  /** Files that belong together change one after the other, so that there are moments at which they do not fit. */
+  async #attempt(what: string, reload: () => Promise<void>): Promise<void> {
+    for (let attempt = 1; !this.#ended; attempt++) {
+      try {
+        return await reload();
+      } catch (error) {
+        if (attempt < attempts) {
+          await delay(attemptMilliseconds);
+          continue;
+        }
+        const { code, message, remedy } = toPlainError(error);
+        return log.error(`${what} were not read again: those of before stay in use`, {
+          reason: code,
+          detail: message,
+          remedy,
+        });
+      }
+    }
+  }
+
+  async #reloadCredentials(): Promise<void> {
+    using fresh = new DisposableStack();
+    const credentials = fresh.use(await loadCredentials(this.#files));
+    for (const listener of this.#listeners) await listener.update(credentials.listener);
+    if (this.#ended) return;
+    fresh.move();
+    this.#credentials[Symbol.dispose]();
+    this.#credentials = credentials;
+    const { fingerprint256, validTo } = credentials.certificate;
+    log.info("certificates read again", { fingerprint: fingerprint256, validTo });
+    this.#warnOfExpiry();
+  }
+
+  async #reloadPolicy(): Promise<void> {
+    const { policy: file } = this.#options;
+    if (file === undefined) return;
+    this.#policy = await this.#loadPolicy();
+    log.info("policy read again", { file });
+  }
+
+  #warnOfExpiry(): void {
+    const { validTo } = this.#credentials.certificate;
+    const days = daysUntil(new Date(validTo), Date.now());
+    if (days >= warningDays) return;
+    log.warning("the server's certificate is about to expire", {
+      file: this.#files.cert,
+      validTo,
+      days,
+      remedy: `renew it: verbseal certs renew ${this.#files.cert}`,
+    });
+  }
+}
+
+function checkTogether({ clientCa, clientAuth, crl = [] }: ServerTlsOptions): void {
+  if (clientCa !== undefined) return;
+  const [option] = [
+    ...(clientAuth === undefined ? [] : ["--client-auth"]),
+    ...(crl.length === 0 ? [] : ["--crl"]),
+  ];
+  if (option === undefined) return;
+  throw new UsageError(
+    "client_ca_missing",
+    `${option} is about clients' certificates, and without --client-ca none is asked for`,
+    "Name the clients' authorities with --client-ca",
+  );
+}

@@ -1,0 +1,112 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { TlsError } from "../../lib/errors.ts";
+import { run, RunningServer, Workspace } from "../program.ts";
+import { openClient } from "../client.ts";
+import { verbsTest } from "../rdma/resources.ts";
+
+/** What openssl shows of the certificate that a server has now: its SHA-256 fingerprint. */
+async function fingerprint(server: RunningServer, ...args: string[]): Promise<string> {
+  const { stdout } = await new Deno.Command("sh", {
+    args: [
+      "-c",
+      `openssl s_client -connect localhost:${server.port} -alpn verbseal/1 ${args.join(" ")} ` +
+      "</dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256",
+    ],
+  }).output();
+  return new TextDecoder().decode(stdout).trim();
+}
+
+async function renew(workspace: Workspace, name = "certs/server.pem"): Promise<void> {
+  const { status, stderr } = await run(["certs", "renew", name], { cwd: workspace.path });
+  assertEquals(status, 0, stderr);
+}
+
+for (const [backend, args] of [["deno", []], ["openssl", ["--tls-min", "1.2"]]] as const) {
+  verbsTest(`${backend}: a renewed certificate is used at once, and no session ends`, async () => {
+    await using workspace = await Workspace.create("localhost");
+    await using server = await RunningServer.start(workspace, args);
+    await using client = await openClient(workspace, server);
+    const before = await fingerprint(server);
+    await renew(workspace);
+    await server.logged(({ message }) => message === "certificates read again");
+    const after = await fingerprint(server);
+    assert(before !== "" && after !== "" && before !== after);
+    const question = new TextEncoder().encode("still here");
+    assertEquals(await client.messages.ask("ECHO", question), question);
+  });
+
+  verbsTest(`${backend}: certificates change under load and no client fails`, async () => {
+    await using workspace = await Workspace.create("localhost");
+    await using server = await RunningServer.start(workspace, args);
+    let renewed = false;
+    const clients = Array.from({ length: 4 }, async () => {
+      do {
+        await using client = await openClient(workspace, server);
+        const question = new TextEncoder().encode("hello");
+        assertEquals(await client.messages.ask("ECHO", question), question);
+      } while (!renewed);
+    });
+    await renew(workspace);
+    await server.logged(({ message }) => message === "certificates read again");
+    await fingerprint(server);
+    renewed = true;
+    await Promise.all(clients);
+  });
+}
+
+verbsTest(
+  "SIGHUP reads certificates again, and what is none leaves the old one in use",
+  async () => {
+    await using workspace = await Workspace.create("localhost");
+    await using server = await RunningServer.start(workspace);
+    const before = await fingerprint(server);
+    await Deno.writeTextFile(workspace.file("certs/server.pem"), "no certificate");
+    Deno.kill(server.pid, "SIGHUP");
+    const line = await server.logged(({ level }) => level === "error");
+    assertEquals(line["reason"], "not_pem");
+    assert(String(line["detail"]).includes("server.pem"));
+    assertEquals(await fingerprint(server), before);
+    assertEquals(await server.stop(), 0);
+  },
+);
+
+verbsTest("a certificate that is about to expire is warned of", async () => {
+  await using workspace = await Workspace.create("localhost");
+  await using server = await RunningServer.start(workspace);
+  const line = await server.logged(({ level }) => level === "warning");
+  assert(line.message.includes("about to expire"));
+  assertEquals(line["days"], 0);
+});
+
+verbsTest("a client is asked for a certificate, and what it shows is in the log", async () => {
+  await using workspace = await Workspace.create("localhost");
+  const asking = ["--client-ca", "certs/ca.pem", "--crl", "certs/ca.crl"];
+  await using server = await RunningServer.start(workspace, asking);
+  const identity = {
+    certificate: await Deno.readTextFile(workspace.file("certs/client.pem")),
+    key: await Deno.readTextFile(workspace.file("certs/client.key")),
+  };
+  const refusal = () => assertRejects(() => openClient(workspace, server, { identity }), TlsError);
+
+  const without = await assertRejects(() => openClient(workspace, server), TlsError);
+  await server.logged(({ reason }) => reason === "certificate_missing");
+  assertEquals(without.code, "certificate_required");
+
+  await (await openClient(workspace, server, { identity }))[Symbol.asyncDispose]();
+  const established = await server.logged(({ message }) => message === "session established");
+  assert(JSON.stringify(established).includes("Verbseal client"), JSON.stringify(established));
+
+  const options = { cwd: workspace.path };
+  const revoked = await run(["certs", "revoke", "certs/client.pem"], options);
+  assertEquals(revoked.status, 0, revoked.stderr);
+  await server.logged(({ message }) => message === "certificates read again");
+  const late = await refusal();
+  await server.logged(({ reason }) => reason === "certificate_revoked");
+  assert(late.message.includes("revoked"), late.message);
+});
+
+verbsTest("options about clients' certificates want the clients' authorities", async () => {
+  const { status, stderr } = await run(["server", "--client-auth", "optional"]);
+  assertEquals(status, 2);
+  assert(stderr.includes("--client-ca"), stderr);
+});
