@@ -47,17 +47,30 @@ const certificateWordings: readonly Wording[] = [
   [/invalid peer certificate: (.*)/, "certificate_bad", ([, why = ""]) => why],
 ];
 
-/** What this side has found wrong with all else. */
-const wordings: readonly Wording[] = [
+/** What this side has found wrong with all else in a handshake. */
+const handshakeWordings: readonly Wording[] = [
   [/doesn't support any known protocol/, "other_protocol"],
+  // Before TLS 1.2 there is no such extension (RFC 5246, section 7.4.1.4.1).
+  [/Tls12NotOffered|SignatureAlgorithmsExtensionRequired/, "version_refused"],
+  [/NoCipherSuitesInCommon|NoKxGroupsInCommon/, "no_common_cipher"],
   [/cannot decrypt/, "tampered"],
-  [/InvalidContentType|corrupt message/, "not_tls"],
   [/unexpected end of file|reset by peer|broken pipe/i, "connection_lost"],
 ];
 
+/** What is no record; rustls does not tell what it is. */
+const notTls = /InvalidContentType|UnknownProtocolVersion/;
+const notTlsWordings: Readonly<Record<Side, Wording>> = {
+  client: [notTls, "not_tls"],
+  server: [notTls, "not_tls", () => "HTTP, perhaps"],
+};
+
+/** What is wrong with a record after the handshake. */
+const recordWordings: readonly Wording[] = [[/cannot decrypt|corrupt message/, "tampered"]];
+
 /** What Deno throws when a handshake fails, in one sentence. */
 export function handshakeFailure(side: Side, peer: Endpoint, error: unknown): TlsError {
-  return knownFailure(side, peer, error, [...certificateWordings, ...wordings]) ??
+  const wordings = [...certificateWordings, ...handshakeWordings, notTlsWordings[side]];
+  return knownFailure(side, peer, error, wordings) ??
     tlsFailure(side, "handshake_failed", peer, errorText(error), error);
 }
 
@@ -66,8 +79,11 @@ export function lostConnection(side: Side, peer: Endpoint, error: unknown): TlsE
   const text = errorText(error);
   // rustls says so with an address of its manual.
   const why = /close_notify/.test(text) ? "the other side ended it without a goodbye" : text;
-  const tampered = wordings.filter(([, code]) => code === "tampered");
-  return knownFailure(side, peer, error, tampered) ?? connectionLost(peer, why, error);
+  // A client gives up so if it may not begin another one.
+  if (side === "server" && /fatal alert: HandshakeFailure/.test(text)) {
+    return tlsFailure(side, "renegotiation", peer, undefined, error);
+  }
+  return knownFailure(side, peer, error, recordWordings) ?? connectionLost(peer, why, error);
 }
 
 /** The sentence for an alert of the peer, or for one of these wordings, if it is one of them. */
@@ -75,7 +91,7 @@ function knownFailure(
   side: Side,
   peer: Endpoint,
   error: unknown,
-  known: readonly Wording[],
+  wordings: readonly Wording[],
 ): TlsError | undefined {
   const text = errorText(error);
   const [, alert = ""] = /received fatal alert: (\w+)/.exec(text) ?? [];
@@ -85,7 +101,7 @@ function knownFailure(
   }
   const code = alerts[alert];
   if (code) return tlsFailure(side, code, peer, undefined, error);
-  for (const [pattern, code, detail] of known) {
+  for (const [pattern, code, detail] of wordings) {
     const match = pattern.exec(text);
     if (match) return tlsFailure(side, code, peer, detail?.(match), error);
   }

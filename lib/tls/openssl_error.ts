@@ -1,5 +1,6 @@
 import { textOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
+import { SSL } from "../../ffi/libssl.ts";
 
 /** Of a packed error (ERR_GET_LIB and ERR_GET_REASON of openssl/err.h). */
 const REASON_BITS = 23n;
@@ -22,12 +23,23 @@ export function clearErrors(): void {
   libcrypto().ERR_clear_error();
 }
 
-/** Takes the first error since {@linkcode clearErrors}, and forgets the others; undefined where there is none. */
+/**
+ * Takes what has failed since {@linkcode clearErrors}; undefined where nothing has. libssl has the
+ * last word on what it was, and whoever failed first the telling ones.
+ */
 export function takeError(): OpensslFailure | undefined {
-  const code = libcrypto().ERR_get_error();
-  if (code === 0n) return undefined;
+  const failures: OpensslFailure[] = [];
+  const { ERR_get_error } = libcrypto();
+  for (let code = ERR_get_error(); code !== 0n; code = ERR_get_error()) {
+    failures.push(failureOf(code));
+  }
+  const [first] = failures;
+  const last = failures.find(({ library }) => library === SSL.ERR_LIB_SSL) ?? first;
+  return first && last && { ...last, text: first.text };
+}
+
+function failureOf(code: bigint): OpensslFailure {
   libcrypto().ERR_error_string_n(code, text, BigInt(text.length));
-  clearErrors();
   const words = textOf(text);
   const system = (code & SYSTEM_FLAG) !== 0n;
   return {
@@ -37,7 +49,7 @@ export function takeError(): OpensslFailure | undefined {
   };
 }
 
-/** The first error since {@linkcode clearErrors} in words, to end a sentence; forgets the others. */
+/** What has failed since {@linkcode clearErrors} in words, to end a sentence; forgets the others. */
 export function errorReason(): string {
   return takeError()?.text ?? "OpenSSL gives no reason";
 }

@@ -132,6 +132,13 @@ export function lostConnection(
   if (error?.reason === SSL_R.SSL_R_UNEXPECTED_EOF_WHILE_READING) {
     return connectionLost(peer, "the other side ended it without a goodbye", cause);
   }
+  // A client gives up so if it may not begin another handshake.
+  if (side === "server" && error?.reason === SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE) {
+    return tlsFailure(side, "renegotiation", peer, undefined, cause);
+  }
+  const changed = error?.library === SSL.ERR_LIB_SSL &&
+    error.reason === SSL_R.SSL_R_WRONG_VERSION_NUMBER;
+  if (changed) return tlsFailure(side, "tampered", peer, undefined, cause);
   return alertFailure(side, error, peer, cause) ??
     connectionLost(peer, error?.text ?? "the network failed, or the other side reset it", cause);
 }
