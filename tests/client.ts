@@ -1,5 +1,4 @@
-import { Client } from "../lib/services/client.ts";
-import type { Identity } from "../lib/tls/trust.ts";
+import { Client, type ClientOptions } from "../lib/services/client.ts";
 import type { RunningServer, Workspace } from "./program.ts";
 import { provider } from "./provider.ts";
 
@@ -8,28 +7,23 @@ import { provider } from "./provider.ts";
  *
  * @param workspace whose authority it trusts
  * @param options.hostname address of the server, unless the provider's
- * @param options.handshakeSeconds 10 unless told
- * @param options.identity what it shows if it is asked for a certificate
+ * @param options others are the client's own
  */
 export async function openClient(
   workspace: Workspace,
   { port }: RunningServer,
-  options: {
-    readonly hostname?: string;
-    readonly handshakeSeconds?: number;
-    readonly identity?: Identity;
-  } = {},
+  options: Partial<ClientOptions> & { readonly hostname?: string } = {},
 ): Promise<Client> {
-  const { hostname = provider.address, handshakeSeconds = 10, identity } = options;
+  const { hostname = provider.address, ...others } = options;
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
   return await Client.open({
     server: { hostname, port },
     trust: { authorities: [authority] },
-    ...(identity ? { identity } : {}),
     device: provider.device,
     connect: "tls",
     cmPort: 4791,
-    handshakeSeconds,
+    handshakeSeconds: 10,
     agent: "test",
+    ...others,
   });
 }

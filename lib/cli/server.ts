@@ -12,7 +12,9 @@ import {
 } from "../services/server_services.ts";
 import { portChooser } from "../services/port_choice.ts";
 import { Admission } from "../session/admission.ts";
+import type { DataPathOptions } from "../session/data_path.ts";
 import { connectByTls } from "../session/establish.ts";
+import { Joins } from "../session/joins.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
 import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
 import { Server } from "../session/server.ts";
@@ -28,6 +30,12 @@ import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_
 import { stopSignal } from "./stop_signal.ts";
 import { tlsSettings } from "./tls_options.ts";
 import {
+  protocolsOf,
+  type TransportChoice,
+  transportOption,
+  transportsOf,
+} from "./transport_options.ts";
+import {
   byteSize,
   duration,
   host,
@@ -42,6 +50,7 @@ interface ServerOptions extends ServerTlsOptions {
   readonly address: string;
   readonly port: number;
   readonly root?: string;
+  readonly transport: TransportChoice;
   readonly device: string;
   readonly connect: Connect;
   readonly cmPort: number;
@@ -76,6 +85,7 @@ export function addServerCommand(program: Command): void {
     .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433);
   addServerTlsOptions(command)
     .option("--root <directory>", "serve files below this directory; without it, none")
+    .addOption(transportOption("rdma"))
     .addOption(deviceOption())
     .addOption(
       new Option("--connect <way>", "cm: also bring queue pairs up by the connection manager")
@@ -160,6 +170,10 @@ export function addServerCommand(program: Command): void {
           "verbseal server --messages-listen :4242",
           "messages on a second port too, for clients that speak TLS alone",
         ],
+        [
+          "verbseal server --root /srv/files --transport any",
+          "also over TLS that the kernel seals, which needs no RDMA",
+        ],
         ["verbseal server --root /srv/files --policy policy.yaml", "only what the policy allows"],
         ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
       ),
@@ -196,15 +210,17 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
   using stopping = stopSignal();
   using listening = new DisposableStack();
-  const listenOptions = {
+  const transports = transportsOf(options.transport);
+  const tlsOptions = {
     ...{ hostname: options.address, port: options.port, ...tls.credentials.listener },
     settings: tlsSettings(options),
   };
+  const listenOptions = { ...tlsOptions, ...protocolsOf(transports) };
   const backend = listenerBackend(listenOptions);
   const listener = listen(listenOptions, backend);
   listening.defer(() => listener.close());
   const messageListener = options.messagesListen &&
-    listen({ ...listenOptions, ...options.messagesListen, protocols: [] }, backend);
+    listen({ ...tlsOptions, ...options.messagesListen, protocols: [] }, backend);
   listening.defer(() => messageListener?.close());
   const chosen = chooseDevice(options.device, listener.address.hostname);
   if (options.connect === "cm") checkManageable(chosen.provider, chosen.reason);
@@ -222,7 +238,15 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     ...shared,
     psns: new PsnSource(),
     services: serviceNames(services),
-    transports: ["rdma"],
+    transports,
+    ...(transports.includes("ktls")
+      ? {
+        streams: {
+          joins: new Joins(),
+          openDataPath: (path: DataPathOptions) => workers.openStreamPath(path),
+        },
+      }
+      : {}),
     connectQueuePair: {
       tls: connectByTls,
       ...(managed ? { cm: managed.connectQueuePair } : {}),
@@ -237,6 +261,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     ...(messageListener ? { messagesAddress: endpointText(messageListener.address) } : {}),
     tls: backend.backend,
     tlsReason: backend.reason,
+    transports,
     ...choiceFacts(chosen),
     services: serviceNames(services),
     workers: options.workers,

@@ -4,6 +4,12 @@ import { Client } from "../services/client.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import { loadTrust } from "../tls/trust.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
+import {
+  rekeyOption,
+  type TransportChoice,
+  transportOption,
+  transportsOf,
+} from "./transport_options.ts";
 import { stopSignal } from "./stop_signal.ts";
 import { duration, endpoint, host } from "./values.ts";
 import { version } from "./version.ts";
@@ -14,6 +20,8 @@ const defaultPort = 4433;
 interface ConnectionOptions {
   readonly ca?: string;
   readonly serverName?: string;
+  readonly transport: TransportChoice;
+  readonly rekeyBytes: number;
   readonly device: string;
   readonly connect: Connect;
   readonly cmPort: number;
@@ -26,6 +34,8 @@ export function sessionCommand(client: Command, name: string): Command {
     .argument("<host>", "server: HOST, HOST:PORT or [IPV6]:PORT", endpoint(defaultPort))
     .option("--ca <file>", "authorities to trust, PEM (default: those that the system trusts)")
     .option("--server-name <name>", "name in the server's certificate, if not the host's", host)
+    .addOption(transportOption("rdma"))
+    .addOption(rekeyOption())
     .addOption(deviceOption())
     .addOption(
       new Option(
@@ -63,6 +73,8 @@ export async function withSession<T>(
   await using client = await Client.open({
     server,
     trust,
+    transports: transportsOf(options.transport),
+    rekeyBytes: options.rekeyBytes,
     device: options.device,
     connect: options.connect,
     cmPort: options.cmPort,
@@ -83,7 +95,7 @@ export function sessionFacts({ session: { agreed, port } }: Client) {
   return {
     id,
     transport,
-    local: { provider: port.provider, device: port.device, ...numbers(local) },
+    local: { provider: port?.provider, device: port?.device, ...numbers(local) },
     remote: { provider: agreed.choices.provider, ...numbers(remote) },
     mtu: path.mtu,
   };

@@ -1,13 +1,19 @@
-import type { Connect } from "../control/messages.ts";
+import type { Connect, Transport } from "../control/messages.ts";
+import type { Device } from "../rdma/device.ts";
 import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
-import { ClientSession } from "../session/client_session.ts";
-import { connectByTls, type Established } from "../session/establish.ts";
+import { type ClientQueuePairs, ClientSession } from "../session/client_session.ts";
+import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
+import { connectByTls, type ConnectQueuePair, type Established } from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
+import type { ServiceDefinition } from "../session/service.ts";
+import { StreamDataPath } from "../session/stream_data_path.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/backend.ts";
-import { type Endpoint, endpointText, kernelText } from "../tls/connection.ts";
+import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
+import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
+import type { DialOptions } from "../tls/options.ts";
 import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
 import { MemoryClient } from "./memory.ts";
@@ -23,6 +29,10 @@ export interface ClientOptions {
   readonly identity?: Identity;
   /** Name that the server's certificate must be for, where it is not the host's. */
   readonly serverName?: string;
+  /** What may carry data, most wanted first; RDMA alone unless told. */
+  readonly transports?: readonly Transport[];
+  /** Bytes that a data connection carries before another one, with other keys, takes its place. */
+  readonly rekeyBytes?: number;
   /** As for {@linkcode selectPort}. */
   readonly device: string;
   readonly connect: Connect;
@@ -47,42 +57,36 @@ export class Client implements AsyncDisposable {
 
   /** @throws VerbsealError naming why there is no session */
   static async open(options: ClientOptions): Promise<Client> {
-    const { server, trust, identity, serverName, handshakeSeconds, connect } = options;
+    const { server, connect, handshakeSeconds, transports = ["rdma"], rekeyBytes } = options;
     const signal = options.signal ?? new AbortController().signal;
     if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
-    const tls = await dial({
-      ...server,
-      trust,
-      handshakeSeconds,
-      signal,
-      ...(identity ? { identity } : {}),
-      ...(serverName === undefined ? {} : { serverName }),
-    });
+    const tls = await dial({ ...dialOptions(options), signal });
     building.defer(() => tls.abort());
-    const { localAddress, peerAddress } = tls;
-    const selection = selectPort(options.device, localAddress.hostname);
-    logSelection(options.device, selection);
-    if (connect === "cm") checkManageable(selection.provider, selection.reason);
-    const device = building.use(openDevice(selection.device));
     const messages = new MessageClient();
     const memory = new MemoryClient();
     const files = new FileClient();
+    const services = [messages, memory, files];
     const session = building.use(
       await ClientSession.open({
         tls,
         agent: options.agent,
-        connect,
-        connectQueuePair: connect === "tls"
-          ? connectByTls
-          : managedClient(peerAddress.hostname, options.cmPort, localAddress.hostname),
-        services: ["messages", "memory", "files"],
+        transports,
+        queuePairs: transports.includes("rdma")
+          ? building.use(new QueuePairs(tls, options, services))
+          : undefined,
+        streams: transports.includes("ktls")
+          ? {
+            dial: (signal) => dialData(options, tls.peerAddress, signal),
+            openDataPath: (path) => new StreamDataPath(path, services, rekeyBytes),
+          }
+          : undefined,
+        services: services.map(({ name }) => name),
         handshakeSeconds,
         signal,
-        port: portChoice(selection),
-        openDataPath: (path) => new LocalDataPath(device, path, [messages, memory, files]),
       }),
     );
+    warnOfUserSpace(session.agreed);
     log.debug("session established", {
       session: session.agreed.session,
       server: endpointText(server),
@@ -94,6 +98,70 @@ export class Client implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.resources.disposeAsync();
   }
+}
+
+/** A device of this host, and how queue pairs on it are brought up. */
+class QueuePairs implements ClientQueuePairs, Disposable {
+  readonly port: PortChoice;
+  readonly connect: Connect;
+  readonly connectQueuePair: ConnectQueuePair;
+  readonly #device: Device;
+
+  constructor(
+    { localAddress, peerAddress }: TlsConnection,
+    { device, connect, cmPort }: ClientOptions,
+    private readonly services: readonly ServiceDefinition[],
+  ) {
+    const selection = selectPort(device, localAddress.hostname);
+    logSelection(device, selection);
+    if (connect === "cm") checkManageable(selection.provider, selection.reason);
+    this.port = portChoice(selection);
+    this.connect = connect;
+    this.connectQueuePair = connect === "tls"
+      ? connectByTls
+      : managedClient(peerAddress.hostname, cmPort, localAddress.hostname);
+    this.#device = openDevice(selection.device);
+  }
+
+  readonly openDataPath = (path: QueuePairPathOptions): QueuePairPath =>
+    new LocalDataPath(this.#device, path, this.services);
+
+  [Symbol.dispose](): void {
+    this.#device[Symbol.dispose]();
+  }
+}
+
+/** Both kinds of connections go to the same port, and ask the same of the server. */
+function dialOptions(
+  { server, trust, identity, serverName, handshakeSeconds }: ClientOptions,
+): DialOptions {
+  return {
+    ...server,
+    trust,
+    handshakeSeconds,
+    ...(identity ? { identity } : {}),
+    ...(serverName === undefined ? {} : { serverName }),
+  };
+}
+
+/** @param peer the address that the session has reached: a name may have several */
+async function dialData(
+  options: ClientOptions,
+  peer: Endpoint,
+  signal: AbortSignal,
+): Promise<DataConnection> {
+  const { server: { hostname }, serverName = hostname } = options;
+  const data = { ...peer, serverName, protocol: dataProtocol, kernel: true, signal };
+  return dataConnection(await dial({ ...dialOptions(options), ...data }));
+}
+
+/** Without the kernel a session works as well, but not as fast as who chose it expects. */
+function warnOfUserSpace(agreed: Established): void {
+  if (agreed.transport !== "ktls" || (agreed.kernel.send && agreed.kernel.receive)) return;
+  log.warning("this process seals data itself, where the kernel does not", {
+    ktls: kernelText(agreed.kernel),
+    remedy: "load the kernel module tls: modprobe tls",
+  });
 }
 
 /** That `auto` does without an RDMA device is worth a line; what was asked for is not. */

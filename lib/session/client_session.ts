@@ -1,39 +1,65 @@
 import { ClientExchange } from "../control/exchange.ts";
-import type { Connect, Service } from "../control/messages.ts";
-import { RdmaError } from "../errors.ts";
+import type { Connect, Offers, Service, Transport, Welcome } from "../control/messages.ts";
+import { RdmaError, type VerbsealError } from "../errors.ts";
 import { PsnSource } from "../security/psn.ts";
 import type { TlsConnection } from "../tls/connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPath, PortChoice, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
+import { DataDialer, type DialData } from "./data_dialer.ts";
+import type {
+  DataPath,
+  DataPathOptions,
+  PortChoice,
+  QueuePairPath,
+  QueuePairPathOptions,
+  StreamPath,
+} from "./data_path.ts";
 import {
   type ConnectQueuePair,
   errorMessage,
   establish,
   type Established,
   type Establishment,
+  type QueuePairTransport,
+  type StreamTransport,
 } from "./establish.ts";
 
 export interface ClientSessionOptions {
   readonly tls: TlsConnection;
   /** Sent to the server, which logs it. */
   readonly agent: string;
-  readonly connect: Connect;
-  readonly connectQueuePair: ConnectQueuePair;
+  /** What may carry data, most wanted first. */
+  readonly transports: readonly Transport[];
+  /** Needed for the transport rdma. */
+  readonly queuePairs?: ClientQueuePairs | undefined;
+  /** Needed for the transport ktls. */
+  readonly streams?: ClientStreams | undefined;
   readonly services: readonly Service[];
   /** Seconds that the exchange may take. */
   readonly handshakeSeconds: number;
   /** Gives up on the exchange. */
   readonly signal: AbortSignal;
+}
+
+/** How a client makes queue pairs. */
+export interface ClientQueuePairs {
   readonly port: PortChoice;
+  readonly connect: Connect;
+  readonly connectQueuePair: ConnectQueuePair;
   readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
+}
+
+/** How a client makes data connections. */
+export interface ClientStreams {
+  readonly dial: DialData;
+  readonly openDataPath: (options: DataPathOptions) => StreamPath;
 }
 
 /** An established session with a server. Disposing it says BYE and frees everything. */
 export class ClientSession implements AsyncDisposable {
   readonly agreed: Established;
-  /** The port of this side. */
-  readonly port: PortChoice;
+  /** The port of this side's queue pair, where there is one. */
+  readonly port: PortChoice | undefined;
   readonly #connection: ControlConnection;
   readonly #dataPath: DataPath;
   readonly #link: Disposable;
@@ -42,8 +68,8 @@ export class ClientSession implements AsyncDisposable {
 
   private constructor(
     connection: ControlConnection,
-    port: PortChoice,
-    { agreed, dataPath, link }: Establishment,
+    port: PortChoice | undefined,
+    { agreed, dataPath, link, failure }: Establishment,
   ) {
     this.agreed = agreed;
     this.port = port;
@@ -54,7 +80,7 @@ export class ClientSession implements AsyncDisposable {
       connection,
       idleSeconds: agreed.welcome.limits.idleSeconds,
     });
-    this.#running = this.#run();
+    this.#running = this.#run(failure);
     this.#running.catch(() => {}); // whoever works on the session awaits it through during()
   }
 
@@ -64,7 +90,7 @@ export class ClientSession implements AsyncDisposable {
    * @throws VerbsealError naming why it failed; everything is freed then
    */
   static async open(options: ClientSessionOptions): Promise<ClientSession> {
-    const { tls, agent, connect, services, port } = options;
+    const { tls, agent, queuePairs, streams } = options;
     const connection = new ControlConnection(tls);
     let late = false;
     const deadline = setTimeout(() => {
@@ -75,33 +101,12 @@ export class ClientSession implements AsyncDisposable {
     options.signal.addEventListener("abort", giveUp, { once: true });
     try {
       const establishment = await establish({
-        exchange: new ClientExchange(
-          {
-            offers: {
-              transports: ["rdma"],
-              providers: [port.provider],
-              connect: [connect],
-              seal: ["off"],
-              services: [...services],
-            },
-            agent,
-          },
-        ),
+        exchange: new ClientExchange({ offers: offersOf(options), agent }),
         connection,
-        queuePairs: {
-          psns: new PsnSource(),
-          openDataPath: ({ limits }, { provider, services }) =>
-            options.openDataPath({
-              port,
-              peerProvider: provider,
-              side: "client",
-              messageBytes: limits.messageBytes,
-              services,
-            }),
-          connectQueuePair: () => options.connectQueuePair,
-        },
+        queuePairs: queuePairs && queuePairTransport(queuePairs),
+        streams: streams && streamTransport(streams),
       });
-      return new ClientSession(connection, port, establishment);
+      return new ClientSession(connection, queuePairs?.port, establishment);
     } catch (error) {
       connection.sendLast(errorMessage(error));
       await connection.close();
@@ -137,8 +142,8 @@ export class ClientSession implements AsyncDisposable {
     await closing;
   }
 
-  async #run(): Promise<never> {
-    const failed = this.#dataPath.failure.then((error) => Promise.reject(error));
+  async #run(failure: Promise<VerbsealError>): Promise<never> {
+    const failed = failure.then((error) => Promise.reject(error));
     const farewell = await Promise.race([this.#loop.run(), failed]);
     throw new RdmaError(
       "server_ended",
@@ -146,4 +151,36 @@ export class ClientSession implements AsyncDisposable {
       "try again when it is back",
     );
   }
+}
+
+function offersOf({ transports, queuePairs, services }: ClientSessionOptions): Offers {
+  return {
+    transports: [...transports],
+    ...(queuePairs
+      ? { providers: [queuePairs.port.provider], connect: [queuePairs.connect], seal: ["off"] }
+      : {}),
+    services: [...services],
+  };
+}
+
+function queuePairTransport(
+  { port, connectQueuePair, openDataPath }: ClientQueuePairs,
+): QueuePairTransport {
+  return {
+    psns: new PsnSource(),
+    openDataPath: (welcome, { provider }) =>
+      openDataPath({ ...pathOptions(welcome), port, peerProvider: provider }),
+    connectQueuePair: () => connectQueuePair,
+  };
+}
+
+function streamTransport({ dial, openDataPath }: ClientStreams): StreamTransport {
+  return {
+    openDataPath: (welcome) => openDataPath(pathOptions(welcome)),
+    link: ({ session }, tokens) => new DataDialer(session, tokens, dial),
+  };
+}
+
+function pathOptions({ limits, choices }: Welcome): DataPathOptions {
+  return { side: "client", messageBytes: limits.messageBytes, services: choices.services };
 }

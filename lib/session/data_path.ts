@@ -101,4 +101,6 @@ export interface StreamPath extends DataPath {
    * use both ways; only then another may follow.
    */
   use(connection: DataConnection): Promise<KernelTls>;
+  /** Client: resolves when another connection should replace the present one. A server lets it decide. */
+  renewalDue?(): Promise<void>;
 }

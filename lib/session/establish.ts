@@ -2,7 +2,7 @@ import type { ClientExchange, ServerExchange, Step } from "../control/exchange.t
 import type { JoinTokens } from "../control/join.ts";
 import type { Hello, QueuePairNumbers, RdmaChoices, Welcome } from "../control/messages.ts";
 import type { AgreedPath } from "../control/path.ts";
-import { errorText, TlsError, VerbsealError } from "../errors.ts";
+import { asVerbsealError, errorText, TlsError, VerbsealError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
@@ -58,6 +58,8 @@ export interface Establishment {
   readonly dataPath: DataPath;
   /** What stays open beside the data path: dispose it after the data path. */
   readonly link: Disposable;
+  /** Resolves when the data path has ended, or what it needs to go on. */
+  readonly failure: Promise<VerbsealError>;
 }
 
 /** What sessions over queue pairs need. */
@@ -103,6 +105,7 @@ class Driver {
   #allocated: { path: QueuePairPath; welcome: Welcome; choices: RdmaChoices } | undefined;
   #linked: { link: StreamLink; welcome: Welcome } | undefined;
   #agreed: Established | undefined;
+  #renewal: Promise<never> | undefined;
 
   constructor(private readonly options: EstablishOptions) {}
 
@@ -120,6 +123,13 @@ class Driver {
       steps.push(...exchange.receive(frame));
     }
     return this.#agreed!;
+  }
+
+  /** Resolves when the data path has ended, or its connection cannot be replaced. */
+  get failure(): Promise<VerbsealError> {
+    const failures = [this.dataPath!.failure];
+    const renewal = this.#renewal?.catch((error) => asVerbsealError("renewal", error));
+    return Promise.race(renewal ? [...failures, renewal] : failures);
   }
 
   /** Frees what there is; the link also when the data path cannot be closed. */
@@ -194,6 +204,8 @@ class Driver {
       const kernel = await path.use(await this.#unlessInterrupted(joining));
       const { session } = welcome;
       this.#agreed = { transport: "ktls", session, kernel, welcome };
+      this.#renewal = renew(path, link);
+      this.#renewal.catch(() => {}); // of interest only while the session lasts
     } catch (error) {
       joining.then((late) => late.abort(), () => {});
       throw error;
@@ -216,6 +228,15 @@ class Driver {
   }
 }
 
+/** Replaces a path's connection whenever that is due; rejects when it cannot, or the link is disposed. */
+async function renew(path: StreamPath, link: StreamLink): Promise<never> {
+  for (let epoch = 1;; epoch++) {
+    await path.renewalDue?.();
+    await path.use(await link.next());
+    log.debug("data connection replaced", { epoch });
+  }
+}
+
 async function hungUp(connection: ControlConnection): Promise<VerbsealError> {
   return await connection.ended ??
     new TlsError("hung_up", "the other side closed the connection during the exchange");
@@ -230,7 +251,7 @@ export async function establish(options: EstablishOptions): Promise<Establishmen
   const driver = new Driver(options);
   try {
     const agreed = await driver.run();
-    return { agreed, dataPath: driver.dataPath!, link: driver.link! };
+    return { agreed, dataPath: driver.dataPath!, link: driver.link!, failure: driver.failure };
   } catch (error) {
     await driver.release().catch((failure) =>
       log.error("resources of a session could not be freed", { error: errorText(failure) })

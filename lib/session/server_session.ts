@@ -19,11 +19,20 @@ import {
   kernelText,
   type TlsConnection,
 } from "../tls/connection.ts";
+import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPath, PortChoice, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
+import type {
+  DataPath,
+  DataPathOptions,
+  PortChoice,
+  QueuePairPath,
+  QueuePairPathOptions,
+  StreamPath,
+} from "./data_path.ts";
 import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
+import type { Joins } from "./joins.ts";
 import type { Limits } from "./limits.ts";
 import { checkManageable } from "./managed_connection.ts";
 import { SessionClient } from "./session_client.ts";
@@ -47,6 +56,11 @@ export interface ServerContext {
   /** The port for a client that reached this address of ours. */
   readonly selectPort: (localAddress: string) => PortChoice;
   readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
+  /** Needed for the transport ktls. */
+  readonly streams?: {
+    readonly joins: Joins;
+    readonly openDataPath: (options: DataPathOptions) => StreamPath;
+  };
 }
 
 /** One client's session, from its TCP connection to the last log line. */
@@ -62,6 +76,9 @@ export class ServerSession {
   #loop: ControlLoop | undefined;
   #dataPath: DataPath | undefined;
   #link: Disposable | undefined;
+  #failure: Promise<VerbsealError> | undefined;
+  /** It is a data connection, which now belongs to its session. */
+  #joined = false;
   #stopping: (() => void) | undefined;
   #stopped = false;
   /** Why this side cut the connection in the exchange. */
@@ -86,6 +103,7 @@ export class ServerSession {
     });
     try {
       agreed = await this.#establish();
+      if (!agreed) return;
       log.info("session established", {
         session: agreed.session,
         peer,
@@ -100,7 +118,7 @@ export class ServerSession {
       // Not awaited, here and below: a peer that does not read must not keep what it holds.
       this.#connection?.sendLast(errorMessage(error));
     } finally {
-      await this.#end();
+      if (!this.#joined) await this.#end();
     }
   }
 
@@ -140,7 +158,8 @@ export class ServerSession {
     this.#incoming.abort();
   }
 
-  async #establish(): Promise<Established> {
+  /** Undefined for a data connection, which its session goes on with. */
+  async #establish(): Promise<Established | undefined> {
     const { handshakeSeconds } = this.#context.limits;
     using _place = this.#context.admission.connection(this.#incoming.peerAddress.hostname);
     const what = `the exchange was not finished within ${handshakeSeconds} seconds`;
@@ -150,21 +169,28 @@ export class ServerSession {
     );
     try {
       const tls = await this.#incoming.handshake();
+      if (tls.alpn === dataProtocol) return await this.#join(tls);
       const connection = this.#connection = new ControlConnection(tls);
       await this.#client.identify(tls.peerCertificates);
       await this.#context.checkRevocation?.(tls);
-      const { agreed, dataPath, link } = await establish({
+      const { agreed, dataPath, link, failure } = await establish({
         exchange: new ServerExchange(),
         connection,
         admit: (hello) => this.#admit(hello, tls.localAddress.hostname),
         queuePairs: {
           psns: this.#context.psns,
-          openDataPath: (welcome, choices) => this.#openQueuePairPath(welcome, choices),
+          openDataPath: (welcome) => this.#openQueuePairPath(welcome),
           connectQueuePair: ({ connect }) => this.#context.connectQueuePair[connect]!,
+        },
+        streams: this.#context.streams && {
+          openDataPath: (welcome) =>
+            this.#context.streams!.openDataPath(this.#pathOptions(welcome)),
+          link: ({ session }, tokens) => this.#context.streams!.joins.expect(session, tokens),
         },
       });
       this.#dataPath = dataPath;
       this.#link = link;
+      this.#failure = failure;
       return agreed;
     } catch (error) {
       throw this.#cut ?? error;
@@ -228,15 +254,28 @@ export class ServerSession {
     return { transport: "rdma", provider: port.provider, connect, seal: "off", services };
   }
 
-  #openQueuePairPath({ limits }: Welcome, { services }: RdmaChoices): QueuePairPath {
+  #openQueuePairPath(welcome: Welcome): QueuePairPath {
     return this.#context.openDataPath({
+      ...this.#pathOptions(welcome),
       port: this.#port!,
       peerProvider: this.#peerProvider!,
+    });
+  }
+
+  #pathOptions({ limits, choices }: Welcome): DataPathOptions {
+    return {
       side: "server",
       messageBytes: limits.messageBytes,
-      services,
+      services: choices.services,
       permissions: this.#client.permissions,
-    });
+    };
+  }
+
+  async #join(tls: TlsConnection): Promise<undefined> {
+    const peer = endpointText(tls.peerAddress);
+    const session = await this.#context.streams!.joins.take(dataConnection(tls));
+    this.#joined = true;
+    log.debug("data connection joined", { session, peer });
   }
 
   /** Serves requests until the session ends; returns why, or throws. */
@@ -251,7 +290,7 @@ export class ServerSession {
     if (this.#stopped) return "shutdown";
     return await Promise.race([
       this.#loop.run(),
-      dataPath.failure.then((error) => Promise.reject(error)),
+      this.#failure!.then((error) => Promise.reject(error)),
       stopping,
     ]);
   }

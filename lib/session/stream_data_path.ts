@@ -10,6 +10,7 @@ import type { DataPathOptions, StreamPath } from "./data_path.ts";
 import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { checkMessageLength } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
+import { LimitedStream, REKEY_BYTES } from "./sealing_limit.ts";
 import type {
   MessageKind,
   RemoteBuffer,
@@ -57,18 +58,27 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly #registered: RegisteredBytes;
   /** Connections that are neither retired nor aborted. */
   readonly #open = new Set<DataStream>();
+  readonly #rekeyBytes: number;
   readonly #retiring = new Set<Promise<void>>();
   #running: Running | undefined;
   /** The one that is written to and read from; for a moment, in part its replacement is. */
-  #stream: DataStream | undefined;
+  #stream: LimitedStream | undefined;
   #replacement = Promise.withResolvers<Replacement>();
   #farewell: ReturnType<typeof setTimeout> | undefined;
   /** Transfers of the peer that are not answered yet. */
   #answers = 0;
   #closed: Promise<undefined> | undefined;
 
-  /** @param definitions of the services that may run on this path; those of `options.services` do */
-  constructor(options: DataPathOptions, definitions: readonly ServiceDefinition[]) {
+  /**
+   * @param definitions of the services that may run on this path; those of `options.services` do
+   * @param rekeyBytes that a connection carries before {@linkcode renewalDue}
+   */
+  constructor(
+    options: DataPathOptions,
+    definitions: readonly ServiceDefinition[],
+    rekeyBytes = REKEY_BYTES,
+  ) {
+    this.#rekeyBytes = rekeyBytes;
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     this.#fail = (error) => {
@@ -86,7 +96,8 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return this.#ending.signal;
   }
 
-  async use(stream: DataStream): Promise<KernelTls> {
+  async use(connection: DataStream): Promise<KernelTls> {
+    const stream = new LimitedStream(connection, this.#rekeyBytes);
     this.#open.add(stream);
     if (this.signal.aborted) {
       stream.abort();
@@ -95,6 +106,11 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     if (this.#running) await this.#replaceBy(stream, this.#running.writer);
     else this.#begin(stream);
     return stream.kernel;
+  }
+
+  /** Resolves when another connection should replace the present one. */
+  renewalDue(): Promise<void> {
+    return this.#stream!.due;
   }
 
   request(service: Service, body: unknown): Promise<unknown> {
@@ -191,7 +207,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     this.#live().writer.transfer({ ...answer, key: 0, offset: 0, source, sent });
   }
 
-  #begin(stream: DataStream): void {
+  #begin(stream: LimitedStream): void {
     this.#stream = stream;
     const writer = new StreamWriter(stream, this.#fail);
     const transfers = new StreamTransfers(this.#memory, writer);
@@ -205,7 +221,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     }
   }
 
-  async #replaceBy(stream: DataStream, writer: StreamWriter): Promise<void> {
+  async #replaceBy(stream: LimitedStream, writer: StreamWriter): Promise<void> {
     const taken = Promise.withResolvers<void>();
     this.#replacement.resolve({ stream, taken: taken.resolve });
     await this.#unlessEnded(Promise.all([writer.switchTo(stream), taken.promise]));

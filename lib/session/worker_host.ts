@@ -1,8 +1,11 @@
 import { ProtocolError, toPlainError } from "../errors.ts";
 import type { Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
-import type { FinalState, QueuePairPathOptions } from "./data_path.ts";
+import type { DataPath, DataPathOptions, FinalState, QueuePairPathOptions } from "./data_path.ts";
+import type { KernelTls } from "../tls/connection.ts";
+import { type DetachedConnection, OpensslConnection } from "../tls/openssl_connection.ts";
 import { LocalDataPath } from "./local_data_path.ts";
+import { StreamDataPath } from "./stream_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
 
@@ -19,7 +22,8 @@ interface SharedDevice {
 /** The data paths of one worker, and the devices that they share. */
 export class WorkerHost {
   readonly #devices = new Map<string, SharedDevice>();
-  readonly #paths = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
+  readonly #queuePairs = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
+  readonly #streams = new Map<number, StreamDataPath>();
   #definitions: readonly ServiceDefinition[] | undefined;
 
   /**
@@ -47,12 +51,16 @@ export class WorkerHost {
     switch (order.method) {
       case "open":
         return this.#open(session, ...order.args);
+      case "openStream":
+        return this.#openStream(session, ...order.args);
       case "allocate":
-        return this.#path(session).allocate();
+        return this.#queuePair(session).allocate();
       case "connect":
-        return this.#path(session).connect(...order.args);
+        return this.#queuePair(session).connect(...order.args);
       case "prove":
-        return this.#path(session).prove(...order.args);
+        return this.#queuePair(session).prove(...order.args);
+      case "use":
+        return this.#use(session, ...order.args);
       case "request":
         return this.#path(session).request(...order.args);
       case "close":
@@ -63,17 +71,45 @@ export class WorkerHost {
   }
 
   #open(session: number, options: QueuePairPathOptions, standardPort: boolean): void {
-    const definitions = this.#definitions ??= this.define();
+    const definitions = this.#services();
     const shared = this.#device(options.port.device, standardPort);
     const path = new LocalDataPath(shared.device, options, definitions);
     shared.sessions += 1;
-    this.#paths.set(session, { path, shared });
-    path.failure.then((error) => this.report({ session, failure: toPlainError(error) }));
+    this.#queuePairs.set(session, { path, shared });
+    this.#watch(session, path);
   }
 
-  #path(session: number): LocalDataPath {
-    const found = this.#paths.get(session);
-    if (!found) throw new ProtocolError("session_ended", "the session has ended");
+  #openStream(session: number, options: DataPathOptions): void {
+    const path = new StreamDataPath(options, this.#services());
+    this.#streams.set(session, path);
+    this.#watch(session, path);
+  }
+
+  #services(): readonly ServiceDefinition[] {
+    return this.#definitions ??= this.define();
+  }
+
+  #watch(session: number, { failure }: DataPath): void {
+    failure.then((error) => this.report({ session, failure: toPlainError(error) }));
+  }
+
+  async #use(session: number, detached: DetachedConnection): Promise<KernelTls> {
+    const connection = OpensslConnection.attach(detached);
+    const path = this.#streams.get(session);
+    if (path) return await path.use(connection);
+    connection.abort();
+    throw sessionEnded();
+  }
+
+  #path(session: number): DataPath {
+    const found = this.#queuePairs.get(session)?.path ?? this.#streams.get(session);
+    if (!found) throw sessionEnded();
+    return found;
+  }
+
+  #queuePair(session: number): LocalDataPath {
+    const found = this.#queuePairs.get(session);
+    if (!found) throw sessionEnded();
     return found.path;
   }
 
@@ -86,9 +122,12 @@ export class WorkerHost {
   }
 
   async #close(session: number): Promise<FinalState | undefined> {
-    const found = this.#paths.get(session);
+    const stream = this.#streams.get(session);
+    this.#streams.delete(session);
+    if (stream) return await stream.close();
+    const found = this.#queuePairs.get(session);
     if (!found) return undefined;
-    this.#paths.delete(session);
+    this.#queuePairs.delete(session);
     const final = await found.path.close();
     found.shared.sessions -= 1;
     this.#closeIdleDevices();
@@ -104,8 +143,13 @@ export class WorkerHost {
   }
 
   async #stop(): Promise<void> {
-    await Promise.all([...this.#paths.keys()].map((session) => this.#close(session)));
+    const sessions = [...this.#queuePairs.keys(), ...this.#streams.keys()];
+    await Promise.all(sessions.map((session) => this.#close(session)));
     for (const { device } of this.#devices.values()) device[Symbol.dispose]();
     this.#devices.clear();
   }
+}
+
+function sessionEnded(): ProtocolError {
+  return new ProtocolError("session_ended", "the session has ended");
 }

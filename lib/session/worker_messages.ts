@@ -1,10 +1,15 @@
 import type { PlainError } from "../errors.ts";
-import type { QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
+import type { KernelTls } from "../tls/connection.ts";
+import type { DetachedConnection } from "../tls/openssl_connection.ts";
+import type { DataPathOptions, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
 
 /** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
 interface Methods extends Omit<QueuePairPath, "failure"> {
   /** @param standardPort the embedded provider may take the UDP port that devices send to */
   open(options: QueuePairPathOptions, standardPort: boolean): Promise<void>;
+  openStream(options: DataPathOptions): Promise<void>;
+  /** @param connection is the worker's from then on, whatever it answers */
+  use(connection: DetachedConnection): Promise<KernelTls>;
   stop(): Promise<void>;
 }
 

@@ -1,12 +1,17 @@
 import type { Service } from "../control/messages.ts";
 import { fromPlainError, VerbsealError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
+import type { KernelTls } from "../tls/connection.ts";
+import type { DataConnection } from "../tls/data_connection.ts";
 import type {
   ConnectOrder,
+  DataPath,
+  DataPathOptions,
   FinalState,
   LocalQueuePair,
   QueuePairPath,
   QueuePairPathOptions,
+  StreamPath,
 } from "./data_path.ts";
 import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
 
@@ -88,35 +93,20 @@ class DataWorker {
 }
 
 /** A data path in a worker, as the control thread sees it. */
-class WorkerDataPath implements QueuePairPath {
+class WorkerDataPath implements DataPath {
   readonly failure: Promise<VerbsealError>;
-  readonly #opened: Promise<void>;
   #closed: Promise<FinalState | undefined> | undefined;
 
+  /** @param opened the call that makes the path; who first uses it learns of its failure */
   constructor(
-    private readonly worker: DataWorker,
-    private readonly session: number,
-    options: QueuePairPathOptions,
-    standardPort: boolean,
+    protected readonly worker: DataWorker,
+    protected readonly session: number,
+    protected readonly opened: Promise<void>,
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     worker.watch(session, failure.resolve);
-    this.#opened = worker.call(session, "open", options, standardPort);
-    this.#opened.catch(() => {}); // allocate() reports it
-  }
-
-  async allocate(): Promise<LocalQueuePair> {
-    await this.#opened;
-    return await this.worker.call(this.session, "allocate");
-  }
-
-  connect(order: ConnectOrder): Promise<void> {
-    return this.worker.call(this.session, "connect", order);
-  }
-
-  prove(own: Uint8Array, expected: Uint8Array): Promise<void> {
-    return this.worker.call(this.session, "prove", own, expected);
+    opened.catch(() => {});
   }
 
   request(service: Service, body: unknown): Promise<unknown> {
@@ -126,6 +116,28 @@ class WorkerDataPath implements QueuePairPath {
   close(): Promise<FinalState | undefined> {
     return this.#closed ??= this.worker.call(this.session, "close")
       .finally(() => this.worker.unwatch(this.session));
+  }
+}
+
+class WorkerStreamPath extends WorkerDataPath implements StreamPath {
+  async use(connection: DataConnection): Promise<KernelTls> {
+    await this.opened;
+    return await this.worker.call(this.session, "use", connection.detach());
+  }
+}
+
+class WorkerQueuePairPath extends WorkerDataPath implements QueuePairPath {
+  async allocate(): Promise<LocalQueuePair> {
+    await this.opened;
+    return await this.worker.call(this.session, "allocate");
+  }
+
+  connect(order: ConnectOrder): Promise<void> {
+    return this.worker.call(this.session, "connect", order);
+  }
+
+  prove(own: Uint8Array, expected: Uint8Array): Promise<void> {
+    return this.worker.call(this.session, "prove", own, expected);
   }
 }
 
@@ -154,14 +166,24 @@ export class WorkerPool implements AsyncDisposable {
   openDataPath(options: QueuePairPathOptions): QueuePairPath {
     const [first] = this.#workers;
     const needsFirst = options.port.provider === "roce" && options.peerProvider === "verbs";
-    const worker = needsFirst
-      ? first!
-      : this.#workers.reduce((least, next) => next.load < least.load ? next : least);
-    return new WorkerDataPath(worker, ++this.#lastSession, options, worker === first);
+    const worker = needsFirst ? first! : this.#leastLoaded();
+    const session = ++this.#lastSession;
+    const opened = worker.call(session, "open", options, worker === first);
+    return new WorkerQueuePairPath(worker, session, opened);
+  }
+
+  openStreamPath(options: DataPathOptions): StreamPath {
+    const worker = this.#leastLoaded();
+    const session = ++this.#lastSession;
+    return new WorkerStreamPath(worker, session, worker.call(session, "openStream", options));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#workers.map((worker) => worker.stop()));
+  }
+
+  #leastLoaded(): DataWorker {
+    return this.#workers.reduce((least, next) => next.load < least.load ? next : least);
   }
 
   #startWorker(): DataWorker {

@@ -1,0 +1,152 @@
+/** Sessions whose data goes over data connections: through the program, with workers of its own. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { deadline } from "@std/async/deadline";
+import { encodeJoin, JOIN_BYTES } from "../../lib/control/join.ts";
+import { RdmaError, RefusedError } from "../../lib/errors.ts";
+import { dial } from "../../lib/tls/backend.ts";
+import { endpointText, type TlsConnection } from "../../lib/tls/connection.ts";
+import { dataProtocol } from "../../lib/tls/data_connection.ts";
+import type { Client } from "../../lib/services/client.ts";
+import { openClient } from "../client.ts";
+import { serverTest } from "../own_server.ts";
+import { randomFile, RunningServer, sha256, type Workspace } from "../program.ts";
+import { provider } from "../provider.ts";
+import { dataPair } from "./tls_pair.ts";
+
+// Deno's check for leaks wants libraries and their callbacks there before the first test.
+(await dataPair())[Symbol.dispose]();
+
+const ktls = { transports: ["ktls"] } as const;
+
+/** Uses every service. */
+async function useAll(client: Client, workspace: Workspace, fileBytes: number): Promise<void> {
+  const { session, messages, memory, files } = client;
+  const body = crypto.getRandomValues(new Uint8Array(60_000));
+  assertEquals(await session.during(messages.ask("ECHO", body)), body);
+  await session.during(memory.write(session, 5000, body));
+  assertEquals(await session.during(memory.read(session, 5001, 59_999)), body.slice(1));
+  const [sent, back] = [workspace.file("sent"), workspace.file("back")];
+  await randomFile(sent, fileBytes);
+  const hash = await sha256(sent);
+  assertEquals((await session.during(files.put(session, sent, "file"))).sha256, hash);
+  assertEquals(await sha256(`${workspace.root}/file`), hash);
+  assertEquals((await session.during(files.get(session, "file", back))).sha256, hash);
+  assertEquals(await sha256(back), hash);
+}
+
+serverTest(
+  "a session over ktls has every service, and no queue pair",
+  async (workspace, server) => {
+    await using client = await openClient(workspace, server, ktls);
+    const { agreed, port } = client.session;
+    assert(agreed.transport === "ktls");
+    assertEquals(port, undefined);
+    const line = await server.logged(({ message }) => message === "session established");
+    assertEquals([line.session, line.transport], [agreed.session, "ktls"]);
+    assert(/^tx=(yes|no) rx=(yes|no)$/.test(String(line.ktls)), String(line.ktls));
+    assert(!("qpn" in line) && !("psn" in line), "no numbers of a queue pair");
+    await useAll(client, workspace, 3_000_000);
+  },
+  ["--transport", "any"],
+);
+
+serverTest("connections are replaced in the middle of transfers", async (workspace, server) => {
+  await using client = await openClient(workspace, server, { ...ktls, rekeyBytes: 2 ** 20 });
+  await useAll(client, workspace, 20_000_000);
+  await useAll(client, workspace, 1_000_000);
+  const replaced = server.log.filter(({ message }) => message === "data connection replaced");
+  assert(replaced.length >= 10, `${replaced.length} connections`);
+}, ["--transport", "ktls", "--log-level", "debug"]);
+
+serverTest("a server offers what it was told to, and any client what both have", async (
+  workspace,
+  server,
+) => {
+  const refused = await assertRejects(
+    () => openClient(workspace, server, { transports: ["rdma"] }),
+    RefusedError,
+  );
+  assertEquals(refused.code, "transport");
+  await using client = await openClient(workspace, server, { transports: ["rdma", "ktls"] });
+  assertEquals(client.session.agreed.transport, "ktls");
+}, ["--transport", "ktls"]);
+
+serverTest("the program moves files over ktls and says so", async (workspace, server) => {
+  await randomFile(workspace.file("file"), 300_000);
+  const put = await workspace.client(server, "put", ["file", "--transport", "ktls"]);
+  assertEquals(put.status, 0, put.stderr);
+  const session = put.records[0]?.session as Record<string, unknown>;
+  assertEquals(session.transport, "ktls");
+  assertEquals(Object.keys(session).sort(), ["id", "kernel", "transport"]);
+  assertEquals(await sha256(`${workspace.root}/file`), put.records[0]?.sha256);
+}, ["--transport", "any"]);
+
+/** A data connection that says what it likes. */
+async function stranger(workspace: Workspace, server: RunningServer): Promise<TlsConnection> {
+  const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+  return await dial({
+    hostname: provider.address,
+    port: server.port,
+    trust: { authorities: [authority] },
+    handshakeSeconds: 5,
+    protocol: dataProtocol,
+    kernel: true,
+  });
+}
+
+serverTest("data connections that are nobody's end with one line, and disturb nobody", async (
+  workspace,
+  server,
+) => {
+  await using client = await openClient(workspace, server, ktls);
+  const { session } = client.session.agreed;
+  const token = crypto.getRandomValues(new Uint8Array(32));
+  const attempts: [string, Uint8Array][] = [
+    ["join_session", new Uint8Array(JOIN_BYTES)],
+    ["join_epoch", encodeJoin({ session, epoch: 0, token })],
+    ["join_epoch", encodeJoin({ session, epoch: 2, token })],
+    ["join_token", encodeJoin({ session, epoch: 1, token })],
+    ["exchange_timeout", new Uint8Array(JOIN_BYTES - 1)],
+  ];
+  for (const [code, bytes] of attempts) {
+    const connection = await stranger(workspace, server);
+    const peer = endpointText(connection.localAddress);
+    await connection.write(bytes);
+    const answer = await connection.read(new Uint8Array(1)).catch(() => null);
+    assertEquals(answer, null, "the server says nothing");
+    connection.abort();
+    const line = server.logged((line) => line.message === "session ended" && line.peer === peer);
+    assertEquals((await deadline(line, 5000)).reason, code);
+    assertEquals(server.log.filter((line) => line.peer === peer).length, 1);
+  }
+  await useAll(client, workspace, 100_000);
+}, ["--transport", "ktls", "--handshake-timeout", "2s"]);
+
+serverTest("32 clients at once over ktls all have their transfers right", async (
+  workspace,
+  server,
+) => {
+  const names = Array.from({ length: 32 }, (_, index) => `file-${index}`);
+  for (const name of names) await randomFile(workspace.file(name), 300_000);
+  await using clients = new AsyncDisposableStack();
+  await Promise.all(names.map(async (name) => {
+    const options = { ...ktls, handshakeSeconds: 60 };
+    const { session, files } = clients.use(await openClient(workspace, server, options));
+    await session.during(files.put(session, workspace.file(name), name));
+  }));
+  for (const name of names) {
+    assertEquals(await sha256(`${workspace.root}/${name}`), await sha256(workspace.file(name)));
+  }
+}, ["--transport", "ktls", "--handshake-timeout", "60"]);
+
+serverTest("a server that stops says so over ktls too", async (workspace) => {
+  await using server = await RunningServer.start(workspace, ["--transport", "ktls"]);
+  await using client = await openClient(workspace, server, ktls);
+  const ended = assertRejects(
+    () => client.session.during(new Promise<never>(() => {})),
+    RdmaError,
+    "the server is stopping",
+  );
+  assertEquals(await server.stop(), 0);
+  await ended;
+});
