@@ -32,8 +32,10 @@ const PERMISSIONS = [
   "--allow-net",
   "--allow-read",
   "--allow-write",
-  // yaml looks for the last two, to show how it parses.
-  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,LOG_STREAM,LOG_TOKENS",
+  // yaml looks for LOG_STREAM and LOG_TOKENS, to show how it parses; the last is set, to tell
+  // OpenSSL which module speaks to a token.
+  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,LOG_STREAM,LOG_TOKENS," +
+  "PKCS11_PROVIDER_MODULE",
   "--allow-sys=hostname,networkInterfaces",
 ];
 

@@ -16,9 +16,14 @@ export const PACKAGES = {
   /** The executable itself, and certificates to compare with. */
   libraries: LIBRARIES,
   /** C programs that check struct layouts. */
-  headers: ["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev", "libssl-dev"],
+  headers: [
+    ...["gcc", "libc6-dev", "libibverbs-dev", "librdmacm-dev", "libffi-dev", "libssl-dev"],
+    "libp11-kit-dev",
+  ],
   /** Shells whose completion is tried. */
   shells: ["zsh", "fish"],
+  /** A token in software, and how OpenSSL uses the keys in it. */
+  tokens: ["softhsm2", "libengine-pkcs11-openssl"],
   /** What the kernel says of network interfaces, to compare with. */
   interfaces: ["ethtool"],
   /** Guests, and the tools that run inside. */
@@ -40,6 +45,7 @@ const PROGRAMS: Record<string, string> = {
   "openssl": "openssl",
   "gcc": "gcc",
   "ethtool": "ethtool",
+  "softhsm2": "softhsm2-util",
   "zsh": "zsh",
   "fish": "fish",
   "qemu-system-x86": "qemu-system-x86_64",
@@ -94,9 +100,12 @@ async function missingPackages(packages: readonly string[]): Promise<string[]> {
   return packages.filter((name) => !spellings(name).some((n) => lines.has(`installed ${n}`)));
 }
 
-/** Debian 13 and Ubuntu 24.04 renamed libraries at the change to 64-bit time. */
+/**
+ * Debian 13 and Ubuntu 24.04 renamed libraries at the change to 64-bit time, and have a provider
+ * where OpenSSL had an engine.
+ */
 function spellings(name: string): string[] {
-  return [name, `${name}t64`];
+  return [name, `${name}t64`, ...name === "libengine-pkcs11-openssl" ? ["pkcs11-provider"] : []];
 }
 
 async function aptGet(args: string[]): Promise<void> {

@@ -120,6 +120,13 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "pointer",
   },
+  X509_check_private_key: {
+    parameters: [
+      "pointer", // const X509 *x509
+      "pointer", // const EVP_PKEY *pkey
+    ],
+    result: "i32",
+  },
   X509_verify: {
     parameters: [
       "pointer", // X509 *a

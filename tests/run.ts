@@ -33,9 +33,11 @@ const host: Part = {
   name: "host",
   needs: [
     ...[...PACKAGES.libraries, ...PACKAGES.headers],
-    ...[...PACKAGES.shells, ...PACKAGES.interfaces],
+    ...[...PACKAGES.shells, ...PACKAGES.interfaces, ...PACKAGES.tokens],
   ],
-  why: "to compare struct layouts with C's and features with ethtool's, and to try completion",
+  why:
+    "to compare struct layouts with C's and features with ethtool's, and to try completion and " +
+    "keys in tokens",
   run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/)/),
 };
 

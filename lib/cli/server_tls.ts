@@ -8,6 +8,7 @@ import type { TlsConnection, TlsListener } from "../tls/connection.ts";
 import { daysUntil, warningDays } from "../tls/expiry.ts";
 import { OcspClient } from "../tls/ocsp_client.ts";
 import { checkRevocation, type OcspMode, ocspModes } from "../tls/revocation.ts";
+import { isPkcs11Uri } from "../tls/pkcs11_uri.ts";
 import {
   type CredentialFiles,
   loadCredentials,
@@ -42,7 +43,11 @@ export interface ServerTlsOptions extends TlsSettingsOptions {
 export function addServerTlsOptions(command: Command): Command {
   return command
     .option("--cert <file>", "certificate of the server, PEM", "certs/server.pem")
-    .option("--key <file>", "its key, PEM", "certs/server.key")
+    .option(
+      "--key <file>",
+      "its key, PEM, or the pkcs11: URI of a key in a token",
+      "certs/server.key",
+    )
     .option("--client-ca <file>", "ask clients for certificates of these authorities, PEM")
     .addOption(
       new Option("--client-auth <how>", "whether a client needs one (default: required)")
@@ -155,7 +160,8 @@ export class ServerTls implements Disposable {
   keep(listeners: readonly TlsListener[]): void {
     this.#listeners = listeners;
     const { cert, key, clientCa, crl } = this.#files;
-    const paths = [cert, key, clientCa, ...crl, this.#options.policy];
+    const keyFile = isPkcs11Uri(key) ? undefined : key;
+    const paths = [cert, keyFile, clientCa, ...crl, this.#options.policy];
     const reload = () => this.#reload();
     this.#running.use(new WatchedFiles(paths.filter((path) => path !== undefined), reload));
     Deno.addSignalListener("SIGHUP", reload);

@@ -3,8 +3,9 @@ import type { TlsConnection, TlsListener } from "./connection.ts";
 import * as deno from "./deno.ts";
 import * as openssl from "./openssl.ts";
 import type { DialOptions, ListenOptions, TlsSettings } from "./options.ts";
+import { isPkcs11Uri } from "./pkcs11_uri.ts";
 import { connect, connectFailure } from "./tcp.ts";
-import type { Trust } from "./trust.ts";
+import type { Identity, Trust } from "./trust.ts";
 
 /** Who speaks TLS: rustls, through Deno, or libssl. */
 export type Backend = "deno" | "openssl";
@@ -20,6 +21,7 @@ const backends = { deno, openssl };
 /** The backend for a listener: Deno's, unless the options ask for what it cannot do. */
 export function listenerBackend(options: ListenOptions): BackendChoice {
   const wanted = [
+    ...identityWanted(options.identity),
     ...(options.clientAuthentication ? ["client certificates"] : []),
     ...(options.staple ? ["a stapled OCSP response"] : []),
     ...(options.kernelProtocol === undefined ? [] : ["kTLS"]),
@@ -34,6 +36,7 @@ export function dialerBackend(options: DialOptions): BackendChoice {
     ...trustWanted(options.trust),
     // Deno shows one only where it connects itself, not where it takes a connection over.
     ...(options.identity ? ["a certificate to show"] : []),
+    ...(options.identity ? identityWanted(options.identity) : []),
     ...(options.kernel ? ["kTLS"] : []),
     ...(options.ocsp === undefined || options.ocsp === "off" ? [] : ["an OCSP response"]),
     ...settingsWanted(options.settings),
@@ -44,6 +47,10 @@ function choice(wanted: readonly string[]): BackendChoice {
   return wanted.length === 0
     ? { backend: "deno", reason: "the options ask for nothing more" }
     : { backend: "openssl", reason: `the options ask for ${wanted.join(", ")}` };
+}
+
+function identityWanted({ key }: Identity): string[] {
+  return isPkcs11Uri(key) ? ["a key in a token"] : [];
 }
 
 function trustWanted({ revocationLists = [], pins = [] }: Trust): string[] {

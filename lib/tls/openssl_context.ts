@@ -7,6 +7,8 @@ import { staple } from "./openssl_stapling.ts";
 import type { ClientAuthentication } from "./credentials.ts";
 import type { TlsSettings } from "./options.ts";
 import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
+import { isPkcs11Uri } from "./pkcs11_uri.ts";
+import { openTokenKey } from "./token_key.ts";
 import type { Identity, Trust } from "./trust.ts";
 import { CryptoObject } from "./x509.ts";
 
@@ -174,7 +176,7 @@ export class TlsContext implements Disposable {
         : SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_CHAIN_CERT, 1n, each.pointer) === 1n;
       if (!taken) throw refusedBy("the certificate");
     }
-    for (using privateKey of readAll(key, "PrivateKey")) {
+    for (using privateKey of isPkcs11Uri(key) ? [openTokenKey(key)] : readAll(key, "PrivateKey")) {
       // It also compares the key with the certificate.
       if (SSL_CTX_use_PrivateKey(this.pointer, privateKey.pointer) !== 1) {
         throw refusedBy("the private key");

@@ -7,6 +7,7 @@ import { type Identity, loadServerIdentity, loadTrust } from "./trust.ts";
 /** The files that a server's credentials are in, and what they are for. */
 export interface CredentialFiles {
   readonly cert: string;
+  /** Or the `pkcs11:` URI of a key in a token. */
   readonly key: string;
   /** Authorities of clients; without them no client is asked for a certificate. */
   readonly clientCa: string | undefined;

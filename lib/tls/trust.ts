@@ -1,9 +1,12 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { errorText, TlsError } from "../errors.ts";
+import { isPkcs11Uri, parsePkcs11Uri, type Pkcs11Uri, pkcs11UriText } from "./pkcs11_uri.ts";
+import { tokenKeyBelongsTo } from "./token_key.ts";
 
 /** A certificate, with those of its authorities below it if needed, and its key: PEM. */
 export interface Identity {
   readonly certificate: string;
+  /** For a key in a token instead its `pkcs11:` URI, with the PIN. */
   readonly key: string;
 }
 
@@ -32,13 +35,14 @@ export interface CertificateAndKey {
 /**
  * Reads the certificate and key of a server, and checks all that TLS would later fail on.
  *
- * @param files paths of PEM files
+ * @param files paths of PEM files; for a key in a token its `pkcs11:` URI
  * @throws TlsError that names the file, what is wrong with it and what to do
  */
 export async function loadServerIdentity(
   files: { cert: string; key: string },
 ): Promise<Identity> {
-  const { identity, certificates: [leaf] } = await loadPair(
+  const load = isPkcs11Uri(files.key) ? loadTokenPair : loadPair;
+  const { identity, certificates: [leaf] } = await load(
     files,
     "name other files with --cert and --key",
   );
@@ -58,16 +62,46 @@ export async function loadPair(
   otherwise: string,
 ): Promise<CertificateAndKey> {
   const { text: certificate, certificates } = await readCertificates(files.cert, otherwise);
-  const key = await readKey(files.key, otherwise);
+  const key = await readSecret(files.key, "key", otherwise);
   const privateKey = parseKey(files.key, key);
   if (!certificates[0].checkPrivateKey(privateKey)) {
-    throw new TlsError(
-      "key_mismatch",
-      `The key in ${files.key} does not belong to the certificate in ${files.cert}`,
-      `Bring together a certificate and its own key, or ${otherwise}`,
-    );
+    throw keyMismatch(`in ${files.key}`, files.cert, otherwise);
   }
   return { identity: { certificate, key }, certificates, privateKey };
+}
+
+/** The same for a key in a token, which stays there. */
+async function loadTokenPair(
+  files: { cert: string; key: string },
+  otherwise: string,
+): Promise<Omit<CertificateAndKey, "privateKey">> {
+  const { text: certificate, certificates } = await readCertificates(files.cert, otherwise);
+  const uri = parsePkcs11Uri(files.key);
+  const key = pkcs11UriText({ ...uri, pin: await readPin(uri) });
+  if (!tokenKeyBelongsTo(key, certificates[0].raw)) {
+    throw keyMismatch(uri.name, files.cert, otherwise);
+  }
+  return { identity: { certificate, key }, certificates };
+}
+
+function keyMismatch(key: string, certificateFile: string, otherwise: string): TlsError {
+  return new TlsError(
+    "key_mismatch",
+    `The key ${key} does not belong to the certificate in ${certificateFile}`,
+    `Bring together a certificate and its own key, or ${otherwise}`,
+  );
+}
+
+async function readPin({ name, pin, pinFile }: Pkcs11Uri): Promise<string> {
+  if (pin !== undefined) return pin;
+  const text = pinFile && await readSecret(pinFile, "PIN", "name another file as pin-source");
+  const line = text?.replace(/\r?\n$/, "");
+  if (line) return line;
+  throw new TlsError(
+    "pin_missing",
+    `There is no PIN for the token of ${name}${pinFile === undefined ? "" : ` in ${pinFile}`}`,
+    "Add ?pin-source=file:/PATH to the pkcs11: URI, and write the PIN to that file",
+  );
 }
 
 /**
@@ -121,14 +155,14 @@ export async function readPem(path: string, otherwise: string): Promise<string> 
 }
 
 /** The mode is that of the opened file, so it cannot be another's. */
-async function readKey(path: string, otherwise: string): Promise<string> {
+async function readSecret(path: string, what: "key" | "PIN", otherwise: string): Promise<string> {
   try {
     using file = await Deno.open(path);
     const { mode } = await file.stat();
     if (mode !== null && (mode & 0o007) !== 0) {
       throw new TlsError(
-        "key_exposed",
-        `The key ${path} is open to every user of this machine (mode ${
+        `${what.toLowerCase()}_exposed`,
+        `The ${what} ${path} is open to every user of this machine (mode ${
           (mode & 0o777).toString(8)
         })`,
         `Close it with chmod 600 ${path}, and replace it if somebody may have read it`,

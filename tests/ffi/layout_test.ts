@@ -25,8 +25,11 @@ import {
   statxBuffer,
 } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
+import { ENGINE } from "../../ffi/libcrypto_engine.ts";
 import { OCSP } from "../../ffi/libcrypto_ocsp.ts";
+import { OSSL_STORE } from "../../ffi/libcrypto_store.ts";
 import { SSL, SSL_R, X509_V } from "../../ffi/libssl.ts";
+import { CKR } from "../../ffi/pkcs11.ts";
 import { V, verbsStructures, WC_STATUS_NAMES } from "../../ffi/libibverbs.ts";
 import { CM, rdmaCmStructures } from "../../ffi/librdmacm.ts";
 import type { FieldType, StructLayout } from "../../ffi/layout.ts";
@@ -60,6 +63,8 @@ const headers = `
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 #include <openssl/ocsp.h>
+#include <openssl/store.h>
+#include <p11-kit-1/p11-kit/pkcs11.h>
 `;
 
 function sizeOf(type: FieldType): number {
@@ -103,6 +108,9 @@ const constants: Readonly<Record<string, number>> = {
   ...X509_V,
   ...ETHTOOL,
   ...OCSP,
+  ...ENGINE,
+  ...OSSL_STORE,
+  ...CKR,
   FFI_DEFAULT_ABI,
   "ffi_type_pointer.size": FFI_TYPES.pointer.size,
   "ffi_type_pointer.alignment": FFI_TYPES.pointer.alignment,
