@@ -24,6 +24,8 @@ export const PACKAGES = {
   shells: ["zsh", "fish"],
   /** A token in software, and how OpenSSL uses the keys in it. */
   tokens: ["softhsm2", "libengine-pkcs11-openssl"],
+  /** Other programs that speak TLS, besides openssl and Node, which comes with npx. */
+  tls: ["curl"],
   /** What the kernel says of network interfaces, to compare with. */
   interfaces: ["ethtool"],
   /** Guests, and the tools that run inside. */
@@ -43,6 +45,7 @@ export const PACKAGES = {
 /** A program by which a package is known where there is no apt. */
 const PROGRAMS: Record<string, string> = {
   "openssl": "openssl",
+  "curl": "curl",
   "gcc": "gcc",
   "ethtool": "ethtool",
   "softhsm2": "softhsm2-util",

@@ -33,11 +33,9 @@ const host: Part = {
   name: "host",
   needs: [
     ...[...PACKAGES.libraries, ...PACKAGES.headers],
-    ...[...PACKAGES.shells, ...PACKAGES.interfaces, ...PACKAGES.tokens],
+    ...[...PACKAGES.shells, ...PACKAGES.interfaces, ...PACKAGES.tokens, ...PACKAGES.tls],
   ],
-  why:
-    "to compare struct layouts with C's and features with ethtool's, and to try completion and " +
-    "keys in tokens",
+  why: "to compare with C and ethtool, and to try completion, tokens and other programs' TLS",
   run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/)/),
 };
 

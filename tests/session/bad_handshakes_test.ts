@@ -6,6 +6,7 @@ import type { Backend } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { FailureCode } from "../../lib/tls/failure.ts";
 import { backends, leavingNothing } from "../tls/meeting.ts";
+import { sClient } from "../tls/peers.ts";
 import { HandshakeScene, hostname } from "./handshake_scene.ts";
 
 const encoder = new TextEncoder();
@@ -22,7 +23,7 @@ await idle();
 interface Attack {
   readonly name: string;
   /** Attacks, and waits until the server has ended the connection. */
-  readonly attack: (scene: HandshakeScene) => Promise<void>;
+  readonly attack: (scene: HandshakeScene) => Promise<unknown>;
   readonly code: Readonly<Record<Backend, FailureCode | "exchange_timeout">>;
   readonly detail?: RegExp;
   readonly handshakeSeconds?: number;
@@ -56,21 +57,6 @@ async function send(
   await sending;
 }
 
-/** `openssl s_client` with these options; what is typed into it, and then nothing more. */
-async function sClient({ port }: { port: number }, args: string[], input = ""): Promise<void> {
-  const child = new Deno.Command("openssl", {
-    args: ["s_client", "-connect", `${hostname}:${port}`, "-alpn", "verbseal/1", ...args],
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(encoder.encode(input));
-  // It ends when the server hangs up.
-  await child.status;
-  await Promise.all([child.stdout.cancel(), child.stderr.cancel(), writer.abort()]);
-}
-
 /** The first record of application data among whole records (RFC 8446, section 5.1). */
 function applicationData(records: Uint8Array): Uint8Array | undefined {
   for (let at = 0; at < records.length;) {
@@ -89,7 +75,7 @@ function applicationData(records: Uint8Array): Uint8Array | undefined {
  */
 async function tamper(scene: HandshakeScene, version: string, position: number): Promise<void> {
   using relay = Deno.listen({ hostname, port: 0 });
-  const client = sClient(relay.addr, [version], "HELLO\n");
+  const client = sClient(relay.addr.port, [version], "HELLO\n");
   using near = await relay.accept();
   using far = await Deno.connect({ hostname, port: scene.port });
   let found = false;
@@ -166,12 +152,12 @@ const attacks: readonly Attack[] = [
   })),
   {
     name: "a renegotiation",
-    attack: (scene) => sClient(scene, ["-tls1_2"], "R\n"),
+    attack: (scene) => sClient(scene.port, ["-tls1_2"], "R\n"),
     code: both("renegotiation"),
   },
   {
     name: "a downgrade (TLS_FALLBACK_SCSV)",
-    attack: (scene) => sClient(scene, ["-tls1_2", "-fallback_scsv"]),
+    attack: (scene) => sClient(scene.port, ["-tls1_2", "-fallback_scsv"]),
     // rustls leaves it to the client, who sees a mark in the server's random (RFC 8446, section 4.1.3).
     code: { deno: "handshake_failed", openssl: "downgrade" },
   },
@@ -186,12 +172,12 @@ const attacks: readonly Attack[] = [
   },
   {
     name: "TLS 1.1",
-    attack: (scene) => sClient(scene, ["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]),
+    attack: (scene) => sClient(scene.port, ["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]),
     code: both("version_refused"),
   },
   {
     name: "a client with weak ciphers only",
-    attack: (scene) => sClient(scene, ["-tls1_2", "-cipher", "AES128-SHA"]),
+    attack: (scene) => sClient(scene.port, ["-tls1_2", "-cipher", "AES128-SHA"]),
     code: both("no_common_cipher"),
   },
 ];
@@ -221,7 +207,7 @@ Deno.test("a client without a certificate is refused with one line, and others a
   await leavingNothing(async () => {
     await using scene = new HandshakeScene("openssl", { clientCertificates: true });
     const before = await scene.client();
-    await sClient(scene, []);
+    await sClient(scene.port, []);
     await scene.assertServed(before);
     const { level, reason, peer } = await scene.ended();
     assertEquals([level, reason], ["warning", "certificate_missing"]);
