@@ -34,6 +34,7 @@ import {
   type TransportChoice,
   transportOption,
   transportsOf,
+  warnOfUserSpace,
 } from "./transport_options.ts";
 import {
   byteSize,
@@ -211,6 +212,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   using stopping = stopSignal();
   using listening = new DisposableStack();
   const transports = transportsOf(options.transport);
+  warnOfUserSpace(transports);
   const tlsOptions = {
     ...{ hostname: options.address, port: options.port, ...tls.credentials.listener },
     settings: tlsSettings(options),

@@ -1,9 +1,14 @@
 import { Option } from "commander";
 import type { Transport } from "../control/messages.ts";
+import { TlsError } from "../errors.ts";
 import { REKEY_BYTES } from "../session/sealing_limit.ts";
+import { logger } from "../telemetry/log.ts";
 import { protocol } from "../tls/connection.ts";
 import { dataProtocol } from "../tls/data_connection.ts";
+import { kernelTlsStatistics } from "../tls/kernel_statistics.ts";
 import type { ListenOptions } from "../tls/options.ts";
+
+const log = logger("server");
 import { byteSize } from "./values.ts";
 
 /** One of them, or both, RDMA first. */
@@ -32,6 +37,17 @@ export function protocolsOf(
 ): Pick<ListenOptions, "protocols" | "kernelProtocol"> {
   if (!transports.includes("ktls")) return {};
   return { protocols: [protocol, dataProtocol], kernelProtocol: dataProtocol };
+}
+
+/** A server works without the kernel's TLS, but not as fast as who asks for it expects. */
+export function warnOfUserSpace(transports: readonly Transport[]): void {
+  if (!transports.includes("ktls")) return;
+  try {
+    kernelTlsStatistics();
+  } catch (error) {
+    if (!(error instanceof TlsError)) throw error;
+    log.warning(`this process seals ktls data itself: ${error.message}`, { remedy: error.remedy });
+  }
 }
 
 /** Most wanted first. */

@@ -4,7 +4,12 @@ import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
 import { type ClientQueuePairs, ClientSession } from "../session/client_session.ts";
 import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
-import { connectByTls, type ConnectQueuePair, type Established } from "../session/establish.ts";
+import {
+  connectByTls,
+  type ConnectQueuePair,
+  type Established,
+  streamFields,
+} from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import type { ServiceDefinition } from "../session/service.ts";
@@ -14,6 +19,7 @@ import { dial } from "../tls/backend.ts";
 import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
 import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { DialOptions } from "../tls/options.ts";
+import { peerIdentity } from "../tls/peer_identity.ts";
 import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
 import { MemoryClient } from "./memory.ts";
@@ -90,7 +96,7 @@ export class Client implements AsyncDisposable {
     log.debug("session established", {
       session: session.agreed.session,
       server: endpointText(server),
-      ...establishedFacts(session.agreed),
+      ...await establishedFacts(session.agreed),
     });
     return new Client(session, messages, memory, files, building.move());
   }
@@ -158,7 +164,7 @@ async function dialData(
 /** Without the kernel a session works as well, but not as fast as who chose it expects. */
 function warnOfUserSpace(agreed: Established): void {
   if (agreed.transport !== "ktls" || (agreed.kernel.send && agreed.kernel.receive)) return;
-  log.warning("this process seals data itself, where the kernel does not", {
+  log.warning("this process seals ktls data itself, where the kernel does not", {
     ktls: kernelText(agreed.kernel),
     remedy: "load the kernel module tls: modprobe tls",
   });
@@ -172,10 +178,12 @@ function logSelection(wanted: string, selection: PortSelection): void {
 }
 
 /** What carries the session's data. */
-function establishedFacts(agreed: Established): Record<string, unknown> {
-  const { transport } = agreed;
-  if (transport === "ktls") return { transport, ktls: kernelText(agreed.kernel) };
-  const { local, remote } = agreed;
+async function establishedFacts(agreed: Established): Promise<Record<string, unknown>> {
+  if (agreed.transport === "ktls") {
+    const { subject, issuer } = await peerIdentity(agreed.peerCertificates[0]!);
+    return { ...streamFields(agreed), subject, issuer, verified: "yes" };
+  }
+  const { transport, local, remote } = agreed;
   return {
     transport,
     qpn: local.qpn,

@@ -6,7 +6,7 @@ import { asVerbsealError, errorText, TlsError, VerbsealError } from "../errors.t
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
-import type { KernelTls } from "../tls/connection.ts";
+import { type HandshakeFacts, kernelText, type KernelTls } from "../tls/connection.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
 import type { ConnectOrder, DataPath, QueuePairPath, StreamPath } from "./data_path.ts";
 
@@ -14,6 +14,12 @@ const log = logger("session");
 
 /** What was agreed, for logs and for `--json`. */
 export type Established = RdmaEstablished | StreamEstablished;
+
+/** What a log line tells of a data connection. */
+export function streamFields({ kernel, handshake }: StreamEstablished): Record<string, unknown> {
+  const { version, cipher } = handshake;
+  return { transport: "ktls", ktls: kernelText(kernel), tls: version, cipher };
+}
 
 /** PSNs are those of the first packets. */
 export interface RdmaEstablished {
@@ -32,6 +38,10 @@ export interface StreamEstablished {
   readonly session: string;
   /** Which records the kernel seals and opens at this end. */
   readonly kernel: KernelTls;
+  /** What the first data connection's handshake agreed on. */
+  readonly handshake: HandshakeFacts;
+  /** Of that connection, as for TlsConnection. */
+  readonly peerCertificates: readonly Uint8Array[];
   readonly welcome: Welcome;
 }
 
@@ -201,9 +211,14 @@ class Driver {
     this.dataPath = path;
     const joining = link.next();
     try {
-      const kernel = await path.use(await this.#unlessInterrupted(joining));
+      const connection = await this.#unlessInterrupted(joining);
+      const { handshake, peerCertificates } = connection;
+      const kernel = await path.use(connection);
       const { session } = welcome;
-      this.#agreed = { transport: "ktls", session, kernel, welcome };
+      this.#agreed = {
+        ...{ transport: "ktls", session, welcome },
+        ...{ kernel, handshake, peerCertificates },
+      };
       this.#renewal = renew(path, link);
       this.#renewal.catch(() => {}); // of interest only while the session lasts
     } catch (error) {

@@ -13,12 +13,7 @@ import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
-import {
-  endpointText,
-  type IncomingConnection,
-  kernelText,
-  type TlsConnection,
-} from "../tls/connection.ts";
+import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
@@ -31,7 +26,13 @@ import type {
   QueuePairPathOptions,
   StreamPath,
 } from "./data_path.ts";
-import { type ConnectQueuePair, errorMessage, establish, type Established } from "./establish.ts";
+import {
+  type ConnectQueuePair,
+  errorMessage,
+  establish,
+  type Established,
+  streamFields,
+} from "./establish.ts";
 import type { Joins } from "./joins.ts";
 import type { Limits } from "./limits.ts";
 import { checkManageable } from "./managed_connection.ts";
@@ -136,9 +137,8 @@ export class ServerSession {
 
   /** What carries the session's data. */
   #facts(agreed: Established): Record<string, unknown> {
-    const { transport } = agreed;
-    if (transport === "ktls") return { transport, ktls: kernelText(agreed.kernel) };
-    const { local, remote, path } = agreed;
+    if (agreed.transport === "ktls") return streamFields(agreed);
+    const { transport, local, remote, path } = agreed;
     return {
       transport,
       device: this.#port?.device,

@@ -71,7 +71,7 @@ export class SessionClient {
   /** For the session's log lines; nothing where nothing is known. */
   get fields(): Record<string, unknown> {
     return {
-      ...(this.#identity ? identityFields(this.#identity) : {}),
+      ...(this.#identity ? { ...identityFields(this.#identity), verified: "yes" } : {}),
       ...(this.#ruleName === undefined ? {} : { rule: this.#ruleName }),
     };
   }

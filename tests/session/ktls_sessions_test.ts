@@ -3,6 +3,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { encodeJoin, JOIN_BYTES } from "../../lib/control/join.ts";
 import { RdmaError, RefusedError } from "../../lib/errors.ts";
+import { loadAuthority } from "../../lib/tls/authority.ts";
 import { dial } from "../../lib/tls/backend.ts";
 import { endpointText, type TlsConnection } from "../../lib/tls/connection.ts";
 import { dataProtocol } from "../../lib/tls/data_connection.ts";
@@ -11,6 +12,7 @@ import { openClient } from "../client.ts";
 import { serverTest } from "../own_server.ts";
 import { randomFile, RunningServer, sha256, type Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
+import { clientIdentity } from "../tls/client_certificate.ts";
 import { dataPair } from "./tls_pair.ts";
 
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
@@ -150,3 +152,21 @@ serverTest("a server that stops says so over ktls too", async (workspace) => {
   assertEquals(await server.stop(), 0);
   await ended;
 });
+
+serverTest("both sides tell whom they met, verified, and by what", async (workspace, server) => {
+  const authority = await loadAuthority(workspace.file("certs"));
+  const identity = await clientIdentity(authority, { subject: [["O", "TestOrg"], ["CN", "Test"]] });
+  await using _client = await openClient(workspace, server, { ...ktls, identity });
+  const line = await server.logged(({ message }) => message === "session established");
+  const { subject, issuer, verified, tls, cipher } = line;
+  assertEquals([subject, verified, tls], ["CN=Test,O=TestOrg", "yes", "TLSv1.2"]);
+  assert(String(issuer).startsWith("CN="), String(issuer));
+  assert(/^ECDHE-(ECDSA|RSA)-AES256-GCM-SHA384$/.test(String(cipher)), String(cipher));
+
+  const options = ["--transport", "ktls", "--log-level", "debug", "--log-format", "json"];
+  const { stderr } = await workspace.client(server, "echo", ["hello", ...options]);
+  const theirs = stderr.split("\n").filter((text) => text.includes('"session established"'));
+  const { subject: name, ...met } = JSON.parse(theirs[0]!);
+  assert(String(name).includes("CN="), String(name));
+  assertEquals([met.issuer, met.verified, met.tls, met.cipher], [issuer, "yes", tls, cipher]);
+}, ["--transport", "ktls", "--client-ca", "certs/ca.pem", "--client-auth", "optional"]);
