@@ -14,6 +14,7 @@ export function addClientCommand(program: Command): void {
       examples(
         ["verbseal client ping storage1 --ca ca.pem", "is it there, and how far?"],
         ["verbseal client put storage1 data.bin --ca ca.pem", "copy a file to it"],
+        ["verbseal client ping storage1 --trust-new", "know it by its key from now on"],
         ["verbseal client get storage1:4433 data.bin copy.bin --ca ca.pem", "and back"],
       ),
     );

@@ -2,7 +2,9 @@ import { type Command, Option } from "commander";
 import type { Connect } from "../control/messages.ts";
 import { Client } from "../services/client.ts";
 import type { Endpoint } from "../tls/connection.ts";
-import { loadTrust } from "../tls/trust.ts";
+import type { Trust } from "../tls/trust.ts";
+import { openOnFirstUse } from "./first_use.ts";
+import { outputOf } from "./output.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import {
   rekeyOption,
@@ -11,15 +13,19 @@ import {
   transportsOf,
 } from "./transport_options.ts";
 import { stopSignal } from "./stop_signal.ts";
-import { duration, endpoint, host } from "./values.ts";
+import {
+  addTrustOptions,
+  knownHostsOf,
+  loadClientTls,
+  type TrustOptions,
+} from "./trust_options.ts";
+import { duration, endpoint } from "./values.ts";
 import { version } from "./version.ts";
 
 /** Port of the server unless told otherwise. */
 const defaultPort = 4433;
 
-interface ConnectionOptions {
-  readonly ca?: string;
-  readonly serverName?: string;
+interface ConnectionOptions extends TrustOptions {
   readonly transport: TransportChoice;
   readonly rekeyBytes: number;
   readonly device: string;
@@ -30,10 +36,9 @@ interface ConnectionOptions {
 
 /** A command that needs a session: with the server as its first argument, and how to reach it. */
 export function sessionCommand(client: Command, name: string): Command {
-  return client.command(name)
-    .argument("<host>", "server: HOST, HOST:PORT or [IPV6]:PORT", endpoint(defaultPort))
-    .option("--ca <file>", "authorities to trust, PEM (default: those that the system trusts)")
-    .option("--server-name <name>", "name in the server's certificate, if not the host's", host)
+  const command = client.command(name)
+    .argument("<host>", "server: HOST, HOST:PORT or [IPV6]:PORT", endpoint(defaultPort));
+  return addTrustOptions(command)
     .addOption(transportOption("rdma"))
     .addOption(rekeyOption())
     .addOption(deviceOption())
@@ -60,7 +65,7 @@ export async function withSession<T>(
   work: (client: Client) => Promise<T>,
 ): Promise<T> {
   const options = command.opts<ConnectionOptions>();
-  const trust = await loadTrust(options.ca);
+  const { trust, ...handshake } = await loadClientTls(options);
   using stopping = stopSignal();
   const stopped = new Promise<never>((_, reject) =>
     stopping.signal.addEventListener(
@@ -70,18 +75,28 @@ export async function withSession<T>(
     )
   );
   stopped.catch(() => {}); // a signal after the work is of no interest
-  await using client = await Client.open({
-    server,
-    trust,
-    transports: transportsOf(options.transport),
-    rekeyBytes: options.rekeyBytes,
-    device: options.device,
-    connect: options.connect,
-    cmPort: options.cmPort,
-    handshakeSeconds: options.timeout,
-    agent: `verbseal/${version}`,
-    signal: stopping.signal,
-    ...(options.serverName === undefined ? {} : { serverName: options.serverName }),
+  const { signal } = stopping;
+  const handshakeSeconds = options.timeout;
+  const open = (trust: Trust) =>
+    Client.open({
+      server,
+      trust,
+      ...handshake,
+      transports: transportsOf(options.transport),
+      rekeyBytes: options.rekeyBytes,
+      device: options.device,
+      connect: options.connect,
+      cmPort: options.cmPort,
+      handshakeSeconds,
+      agent: `verbseal/${version}`,
+      signal,
+    });
+  const { identity: _unshown, ...unproven } = handshake;
+  await using client = trust ? await open(trust) : await openOnFirstUse(open, {
+    dialling: { ...server, ...unproven, handshakeSeconds, signal },
+    knownHosts: knownHostsOf(options),
+    trustNew: options.trustNew ?? false,
+    interactive: !outputOf(command).json && Deno.stdin.isTerminal() && Deno.stderr.isTerminal(),
   });
   return await Promise.race([client.session.during(work(client)), stopped]);
 }

@@ -18,7 +18,7 @@ import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/backend.ts";
 import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
 import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
-import type { DialOptions } from "../tls/options.ts";
+import type { DialOptions, TlsSettings } from "../tls/options.ts";
 import { peerIdentity } from "../tls/peer_identity.ts";
 import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
@@ -35,6 +35,7 @@ export interface ClientOptions {
   readonly identity?: Identity;
   /** Name that the server's certificate must be for, where it is not the host's. */
   readonly serverName?: string;
+  readonly settings?: TlsSettings;
   /** What may carry data, most wanted first; RDMA alone unless told. */
   readonly transports?: readonly Transport[];
   /** Bytes that a data connection carries before another one, with other keys, takes its place. */
@@ -139,7 +140,7 @@ class QueuePairs implements ClientQueuePairs, Disposable {
 
 /** Both kinds of connections go to the same port, and ask the same of the server. */
 function dialOptions(
-  { server, trust, identity, serverName, handshakeSeconds }: ClientOptions,
+  { server, trust, identity, serverName, settings, handshakeSeconds }: ClientOptions,
 ): DialOptions {
   return {
     ...server,
@@ -147,6 +148,7 @@ function dialOptions(
     handshakeSeconds,
     ...(identity ? { identity } : {}),
     ...(serverName === undefined ? {} : { serverName }),
+    ...(settings === undefined ? {} : { settings }),
   };
 }
 

@@ -2,6 +2,7 @@ import { TlsError } from "../errors.ts";
 import type { TlsConnection, TlsListener } from "./connection.ts";
 import * as deno from "./deno.ts";
 import * as openssl from "./openssl.ts";
+import { certificatePin } from "./openssl_verification.ts";
 import type { DialOptions, ListenOptions, TlsSettings } from "./options.ts";
 import { isPkcs11Uri } from "./pkcs11_uri.ts";
 import { connect, connectFailure } from "./tcp.ts";
@@ -86,16 +87,51 @@ export function listen(
  * @throws VerbsealError when the host cannot be reached, TlsError when it is not to be trusted or
  * does not speak the protocol, the signal's reason when it was aborted
  */
-export async function dial(
+export function dial(
   options: DialOptions,
   { backend }: Pick<BackendChoice, "backend"> = dialerBackend(options),
 ): Promise<TlsConnection> {
+  return inTime(options, (tcp, signal) => backends[backend].startTls(tcp, options, signal));
+}
+
+/** A server's public key, and what says so. */
+export interface PeerKey {
+  /** See {@linkcode pinOf}. */
+  readonly pin: string;
+  /** DER. */
+  readonly certificate: Uint8Array;
+}
+
+/**
+ * Asks a server for its key, believing nobody, and closes the connection. Libssl does it, as Deno
+ * shows no certificates.
+ *
+ * @throws VerbsealError when the host cannot be reached, TlsError when its certificate is not in its
+ * time or it does not speak the protocol, the signal's reason when it was aborted
+ */
+export async function peerKey(
+  options: Omit<DialOptions, "trust" | "identity" | "ocsp" | "kernel">,
+): Promise<PeerKey> {
+  const connection = await inTime(
+    options,
+    (tcp, signal) => openssl.startTls(tcp, { ...options, trust: undefined }, signal),
+  );
+  await connection.close();
+  const [certificate] = connection.peerCertificates;
+  return { pin: certificatePin(certificate!), certificate: certificate! };
+}
+
+/** Connects, and does the handshake, within the time that there is for both. */
+async function inTime<T>(
+  options: Pick<DialOptions, "hostname" | "port" | "handshakeSeconds" | "signal">,
+  handshake: (tcp: Deno.TcpConn, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const timeout = new AbortController();
   const timer = setTimeout(() => timeout.abort(), options.handshakeSeconds * 1000);
   const signal = AbortSignal.any([timeout.signal, ...(options.signal ? [options.signal] : [])]);
   try {
     const tcp = await connect(options, signal);
-    return await backends[backend].startTls(tcp, options, signal);
+    return await handshake(tcp, signal);
   } catch (error) {
     options.signal?.throwIfAborted();
     if (!timeout.signal.aborted || error instanceof TlsError) throw error;

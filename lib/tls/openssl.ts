@@ -31,6 +31,7 @@ import { checkPins, namesOf, takeRefusedCertificate } from "./openssl_verificati
 import type { ListenerCredentials } from "./credentials.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
+import type { Trust } from "./trust.ts";
 
 const log = logger("tls");
 
@@ -81,6 +82,9 @@ function descriptorFor(local: Deno.NetAddr, peer?: Deno.NetAddr): number {
   throw new TlsError("descriptor_lost", "The descriptor of a socket of this process is not found");
 }
 
+/** As {@linkcode DialOptions}; without trust every server passes, for its key to be looked at. */
+type HandshakeOptions = Omit<DialOptions, "trust"> & { readonly trust: Trust | undefined };
+
 /**
  * Does the handshake of a client on a TCP connection, which is closed if that fails.
  *
@@ -88,7 +92,7 @@ function descriptorFor(local: Deno.NetAddr, peer?: Deno.NetAddr): number {
  */
 export async function startTls(
   tcp: Deno.TcpConn,
-  options: DialOptions,
+  options: HandshakeOptions,
   signal: AbortSignal,
 ): Promise<TlsConnection> {
   const { localAddr, remoteAddr } = tcp;
@@ -100,7 +104,7 @@ export async function startTls(
     signal.throwIfAborted();
     const { protocol: wanted = protocol, serverName = options.hostname } = options;
     await shakeHands(socket, "client", options, serverName);
-    checkPins(socket.ssl, options, options.trust.pins ?? []);
+    checkPins(socket.ssl, options, options.trust?.pins ?? []);
     const addresses = [endpointOf(localAddr), endpointOf(remoteAddr)] as const;
     return agreed(socket, "client", ...addresses, [wanted]);
   } catch (error) {
@@ -115,7 +119,7 @@ export async function startTls(
 
 function clientSocket(
   tcp: Deno.TcpConn,
-  options: DialOptions,
+  options: HandshakeOptions,
   staple: StapleCheck,
 ): TlsSocket {
   const { hostname, serverName = hostname, protocol: wanted = protocol } = options;

@@ -94,18 +94,23 @@ export class TlsContext implements Disposable {
   /**
    * For a connection to a server.
    *
+   * @param options.trust without it every server passes whose certificate is in its time, for its
+   * key to be looked at
    * @throws TlsError when libssl refuses the identity, or what else was asked for
    */
   static client(
-    options: ContextOptions & { readonly trust: Trust; readonly kernel?: boolean | undefined },
+    options: ContextOptions & {
+      readonly trust: Trust | undefined;
+      readonly kernel?: boolean | undefined;
+    },
   ): TlsContext {
     const context = new TlsContext("client", options);
     try {
-      if (options.kernel) context.#letKernelSeal();
-      const { authorities, pins = [] } = options.trust;
-      const pinsOnly = authorities.length === 0 && pins.length > 0;
-      context.#believe(options.trust);
-      const verify = pinsOnly ? verifyPinned() : verifyAuthorities();
+      if (options.kernel) context.#letKernelSeal(options.settings);
+      const { trust } = options;
+      if (trust) context.#believe(trust);
+      const pinned = trust?.authorities.length === 0 && (trust.pins ?? []).length > 0;
+      const verify = !trust || pinned ? verifyPinned() : verifyAuthorities();
       libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify.pointer);
       return context;
     } catch (error) {
@@ -132,11 +137,16 @@ export class TlsContext implements Disposable {
     if (identity) this.#present(identity);
   }
 
-  /** OpenSSL before 3.2 has the kernel open records of TLS 1.2 only. */
-  #letKernelSeal(): void {
+  /** OpenSSL before 3.2 has the kernel open records of TLS 1.2 only; so that, where it is allowed. */
+  #letKernelSeal({ minVersion, ciphers = kernelCiphers }: TlsSettings = {}): void {
     libssl().SSL_CTX_set_options(this.pointer, BigInt(SSL.SSL_OP_ENABLE_KTLS));
-    this.#allow(kernelCiphers);
-    if (libcrypto().OpenSSL_version_num() < OPENSSL_3_2) {
+    const sealing = kernelCiphers.filter((name) =>
+      ciphers.includes(name) && (minVersion !== "1.3" || name.startsWith("TLS_"))
+    );
+    if (sealing.length === 0) return;
+    this.#allow(sealing);
+    const older = sealing.some((name) => !name.startsWith("TLS_"));
+    if (older && libcrypto().OpenSSL_version_num() < OPENSSL_3_2) {
       this.#control(SSL.SSL_CTRL_SET_MAX_PROTO_VERSION, SSL.TLS1_2_VERSION);
     }
   }

@@ -4,6 +4,7 @@ import { libssl, X509_V } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText } from "./connection.ts";
 import { pinOf } from "./pin.ts";
+import { parseCertificate } from "./x509.ts";
 
 /** A server has another public key than those that are believed. */
 export class UnknownKeyError extends TlsError {
@@ -57,7 +58,7 @@ export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
   return 0;
 });
 
-/** The same where only the key is asked after: {@linkcode checkPins} does so after the handshake. */
+/** The same where only the key counts: that is looked at after the handshake. */
 export const verifyPinned: () => VerifyCallback = once((ok, context) => {
   const error = libcrypto().X509_STORE_CTX_get_error(context);
   return ok === 1 || immaterialToPins.includes(error) ? 1 : 0;
@@ -79,13 +80,19 @@ function once(
  */
 export function checkPins(ssl: Deno.PointerObject, peer: Endpoint, pins: readonly string[]): void {
   if (pins.length === 0) return;
-  const certificate = libssl().SSL_get1_peer_certificate(ssl);
-  try {
-    const pin = pinOf(publicKeyOf(certificate));
-    if (!pins.includes(pin)) throw new UnknownKeyError(peer, pin);
-  } finally {
-    libcrypto().X509_free(certificate);
-  }
+  const [certificate] = peerCertificatesOf(ssl);
+  const pin = certificatePin(certificate!);
+  if (!pins.includes(pin)) throw new UnknownKeyError(peer, pin);
+}
+
+/**
+ * The pin of a certificate's key.
+ *
+ * @param der of the certificate
+ */
+export function certificatePin(der: Uint8Array): string {
+  using certificate = parseCertificate(der);
+  return pinOf(publicKeyOf(certificate.pointer));
 }
 
 /** The names that a certificate is for, in words; undefined where it has none. */

@@ -32,33 +32,43 @@ export interface CertificateAndKey {
   readonly privateKey: KeyObject;
 }
 
+/** Paths of PEM files. */
+export interface IdentityFiles {
+  readonly cert: string;
+  /** For a key in a token its `pkcs11:` URI, where that is possible. */
+  readonly key: string;
+}
+
 /**
  * Reads the certificate and key of a server, and checks all that TLS would later fail on.
  *
- * @param files paths of PEM files; for a key in a token its `pkcs11:` URI
  * @throws TlsError that names the file, what is wrong with it and what to do
  */
-export async function loadServerIdentity(
-  files: { cert: string; key: string },
-): Promise<Identity> {
+export function loadServerIdentity(files: IdentityFiles): Promise<Identity> {
+  return loadIdentity(files, "serve");
+}
+
+/** The same for a client. */
+export function loadClientIdentity(files: IdentityFiles): Promise<Identity> {
+  return loadIdentity(files, "be a client");
+}
+
+async function loadIdentity(files: IdentityFiles, purpose: string): Promise<Identity> {
   const load = isPkcs11Uri(files.key) ? loadTokenPair : loadPair;
-  const { identity, certificates: [leaf] } = await load(
-    files,
-    "name other files with --cert and --key",
-  );
-  checkLeaf(files.cert, leaf);
+  const otherwise = "name other files with --cert and --key";
+  const { identity, certificates: [leaf] } = await load(files, otherwise);
+  checkLeaf(files.cert, leaf, purpose);
   return identity;
 }
 
 /**
  * Reads a certificate and its key, whatever it may be used for and whenever.
  *
- * @param files paths of PEM files
  * @param otherwise what the user can do instead of mending the files
  * @throws TlsError that names the file, what is wrong with it and what to do
  */
 export async function loadPair(
-  files: { cert: string; key: string },
+  files: IdentityFiles,
   otherwise: string,
 ): Promise<CertificateAndKey> {
   const { text: certificate, certificates } = await readCertificates(files.cert, otherwise);
@@ -72,7 +82,7 @@ export async function loadPair(
 
 /** The same for a key in a token, which stays there. */
 async function loadTokenPair(
-  files: { cert: string; key: string },
+  files: IdentityFiles,
   otherwise: string,
 ): Promise<Omit<CertificateAndKey, "privateKey">> {
   const { text: certificate, certificates } = await readCertificates(files.cert, otherwise);
@@ -227,7 +237,7 @@ function notPem(path: string, what: string, cause?: unknown): TlsError {
   );
 }
 
-function checkLeaf(path: string, certificate: X509Certificate): void {
+function checkLeaf(path: string, certificate: X509Certificate, purpose: string): void {
   const problem = validityProblem(certificate);
   if (problem !== undefined) {
     throw new TlsError(
@@ -239,7 +249,7 @@ function checkLeaf(path: string, certificate: X509Certificate): void {
   if (certificate.ca) {
     throw new TlsError(
       "authority_as_leaf",
-      `The certificate in ${path} is an authority's, which may sign others but not serve`,
+      `The certificate in ${path} is an authority's, which may sign others but not ${purpose}`,
       `Name one that it has signed with --cert. ${makeOne}`,
     );
   }
