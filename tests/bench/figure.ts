@@ -19,8 +19,8 @@ export interface Figure {
   peer: string | null;
   /** Median of its runs. */
   peerValue: number | null;
-  /** MB/s (of 2^20 bytes, as perftest counts), us, s or bytes. */
-  unit: "MB/s" | "us" | "s" | "bytes";
+  /** MB/s (of 2^20 bytes, as perftest counts), us, s, bytes, or handshakes a second. */
+  unit: "MB/s" | "us" | "s" | "bytes" | "1/s";
   /** verbseal ÷ peerValue. */
   ratio: number | null;
   /** What both ran with, for the reader; not part of the JSON line. */

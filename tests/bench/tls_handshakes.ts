@@ -1,0 +1,142 @@
+/** Handshakes a second, beside `openssl s_server`, with `openssl s_time` as the client of both. */
+import { delay } from "@std/async/delay";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Backend } from "../../lib/tls/backend.ts";
+import { createCertificates } from "../../lib/tls/certificates.ts";
+import type { Identity } from "../../lib/tls/trust.ts";
+import type { Figure } from "./figure.ts";
+import { measureInTurn } from "./in_turn.ts";
+import { LOOPBACK } from "./loopback.ts";
+import { linesOf, startProcess } from "./peer.ts";
+
+const runs = 5;
+
+/** Seconds of one run of s_time. */
+const seconds = 2;
+
+/** Anew by TLS 1.3, and resumed by TLS 1.2, as s_time never resumes with 1.3. */
+const kinds = {
+  new: { options: ["-new", "-tls1_3"], what: "TLS 1.3, each anew" },
+  resumed: { options: ["-reuse", "-tls1_2"], what: "TLS 1.2, each resumed" },
+} as const;
+
+type Kind = keyof typeof kinds;
+
+/** New handshakes a second, by each library that speaks TLS. */
+export function newHandshakes(): AsyncGenerator<Figure> {
+  return handshakes("new");
+}
+
+/** Resumed handshakes a second, by each library that speaks TLS. */
+export function resumedHandshakes(): AsyncGenerator<Figure> {
+  return handshakes("resumed");
+}
+
+async function* handshakes(kind: Kind): AsyncGenerator<Figure> {
+  const { server: identity } = await createCertificates({ hosts: [LOOPBACK], days: 1 });
+  await using theirs = await OpensslServer.start(identity);
+  for (const backend of ["deno", "openssl"] as const) {
+    await using ours = await VerbsealServer.start(backend, identity);
+    yield await measureInTurn({
+      subject: {
+        bench: `tls.handshake.${kind}`,
+        size: 0,
+        backend,
+        peer: "openssl s_server",
+        unit: "1/s",
+        settings: `${kinds[kind].what}, P-256, over loopback, one after the other by openssl ` +
+          `s_time for ${seconds} s; median of ${runs} runs of each in turn`,
+      },
+      runs,
+      ours: () => rate(kind, ours.port),
+      theirs: () => rate(kind, theirs.port),
+    });
+  }
+}
+
+/** Handshakes a second by `openssl s_time`, which itself counts in whole seconds only. */
+async function rate(kind: Kind, port: number): Promise<number> {
+  const started = performance.now();
+  const { stdout } = await new Deno.Command("openssl", {
+    args: ["s_time", "-connect", `${LOOPBACK}:${port}`, "-time", String(seconds)]
+      .concat(kinds[kind].options),
+    stdin: "null",
+    stderr: "null",
+  }).output();
+  const elapsed = (performance.now() - started) / 1000;
+  const [, count] =
+    /(\d+) connections in \d+ real seconds/.exec(new TextDecoder().decode(stdout)) ??
+      [];
+  if (count === undefined) throw new Error("openssl s_time has not counted its connections");
+  return Number(count) / elapsed;
+}
+
+class VerbsealServer implements AsyncDisposable {
+  private constructor(
+    private readonly process: ReturnType<typeof startProcess>,
+    readonly port: number,
+  ) {}
+
+  static async start(backend: Backend, identity: Identity): Promise<VerbsealServer> {
+    const process = startProcess(
+      "./tls_sessions_process.ts",
+      JSON.stringify({ backend, identity }),
+    );
+    const nextLine = linesOf(process.stdout);
+    return new VerbsealServer(process, Number(await nextLine()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.process.stdin.end();
+    if (this.process.exitCode === null) await once(this.process, "exit");
+  }
+}
+
+class OpensslServer implements AsyncDisposable {
+  private constructor(
+    private readonly process: ReturnType<typeof spawn>,
+    private readonly folder: string,
+    readonly port: number,
+  ) {}
+
+  static async start({ certificate, key }: Identity): Promise<OpensslServer> {
+    const folder = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${folder}/server.pem`, certificate);
+    await Deno.writeTextFile(`${folder}/server.key`, key);
+    const port = freePort();
+    const files = ["-cert", `${folder}/server.pem`, "-key", `${folder}/server.key`];
+    const process = spawn(
+      "openssl",
+      ["s_server", "-accept", `${LOOPBACK}:${port}`, ...files],
+      { stdio: ["pipe", "ignore", "ignore"] },
+    );
+    await listening(port);
+    return new OpensslServer(process, folder, port);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.process.kill();
+    if (this.process.exitCode === null) await once(this.process, "exit");
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
+
+/** What s_server says when it listens is lost among what it says of each connection. */
+async function listening(port: number): Promise<void> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      (await Deno.connect({ hostname: LOOPBACK, port })).close();
+      return;
+    } catch (error) {
+      if (attempt === 100) throw error;
+      await delay(50);
+    }
+  }
+}
+
+/** s_server tells nobody which port the system has chosen for it. */
+function freePort(): number {
+  using listener = Deno.listen({ hostname: LOOPBACK, port: 0 });
+  return listener.addr.port;
+}
