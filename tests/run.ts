@@ -43,7 +43,7 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 1200),
+  run: (directory) => testInGuest(directory, 1800),
 };
 
 const wire: Part = {

@@ -53,8 +53,8 @@ serverTest(
 );
 
 serverTest("connections are replaced in the middle of transfers", async (workspace, server) => {
-  await using client = await openClient(workspace, server, { ...ktls, rekeyBytes: 2 ** 20 });
-  await useAll(client, workspace, 20_000_000);
+  await using client = await openClient(workspace, server, { ...ktls, rekeyBytes: 2 ** 19 });
+  await useAll(client, workspace, 10_000_000);
   await useAll(client, workspace, 1_000_000);
   const replaced = server.log.filter(({ message }) => message === "data connection replaced");
   assert(replaced.length >= 10, `${replaced.length} connections`);
@@ -118,17 +118,17 @@ serverTest("data connections that are nobody's end with one line, and disturb no
     assertEquals(answer, null, "the server says nothing");
     connection.abort();
     const line = server.logged((line) => line.message === "session ended" && line.peer === peer);
-    assertEquals((await deadline(line, 5000)).reason, code);
+    assertEquals((await deadline(line, 10_000)).reason, code);
     assertEquals(server.log.filter((line) => line.peer === peer).length, 1);
   }
   await useAll(client, workspace, 100_000);
-}, ["--transport", "ktls", "--handshake-timeout", "2s"]);
+}, ["--transport", "ktls", "--handshake-timeout", "5s"]);
 
-serverTest("32 clients at once over ktls all have their transfers right", async (
+serverTest("8 clients at once over ktls all have their transfers right", async (
   workspace,
   server,
 ) => {
-  const names = Array.from({ length: 32 }, (_, index) => `file-${index}`);
+  const names = Array.from({ length: 8 }, (_, index) => `file-${index}`);
   for (const name of names) await randomFile(workspace.file(name), 300_000);
   await using clients = new AsyncDisposableStack();
   await Promise.all(names.map(async (name) => {
