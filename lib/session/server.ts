@@ -1,6 +1,7 @@
 import { logger } from "../telemetry/log.ts";
 import type { TlsListener } from "../tls/connection.ts";
-import { type ServerContext, ServerSession } from "./server_session.ts";
+import type { ServerContext } from "./server_context.ts";
+import { ServerSession } from "./server_session.ts";
 
 const log = logger("server");
 

@@ -1,68 +1,25 @@
 import { ServerExchange } from "../control/exchange.ts";
 import type {
-  Connect,
   Hello,
   Offers,
   Provider,
   RdmaChoices,
   Service,
-  Transport,
   Welcome,
 } from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
-import type { Policy } from "../security/policy.ts";
-import type { PsnSource } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
-import type { Admission } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type {
-  DataPath,
-  DataPathOptions,
-  PortChoice,
-  QueuePairPath,
-  QueuePairPathOptions,
-  StreamPath,
-} from "./data_path.ts";
-import {
-  type ConnectQueuePair,
-  errorMessage,
-  establish,
-  type Established,
-  streamFields,
-} from "./establish.ts";
-import type { Joins } from "./joins.ts";
-import type { Limits } from "./limits.ts";
+import type { DataPath, DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts";
+import { errorMessage, establish, type Established, streamFields } from "./establish.ts";
 import { checkManageable } from "./managed_connection.ts";
+import type { ServerContext } from "./server_context.ts";
 import { SessionClient } from "./session_client.ts";
 
 const log = logger("session");
-
-/** What all sessions of a server share. */
-export interface ServerContext {
-  readonly limits: Limits;
-  readonly admission: Admission;
-  readonly psns: PsnSource;
-  readonly services: readonly Service[];
-  /** The policy in force, asked for each client anew; without it all may do everything. */
-  readonly policy?: () => Policy;
-  /** Throws a TlsError if the certificate that a client has shown is revoked. */
-  readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
-  /** What this server carries data by. */
-  readonly transports: readonly Transport[];
-  /** Ways to bring a queue pair up that this server offers. */
-  readonly connectQueuePair: Partial<Record<Connect, ConnectQueuePair>>;
-  /** The port for a client that reached this address of ours. */
-  readonly selectPort: (localAddress: string) => PortChoice;
-  readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
-  /** Needed for the transport ktls. */
-  readonly streams?: {
-    readonly joins: Joins;
-    readonly openDataPath: (options: DataPathOptions) => StreamPath;
-  };
-}
 
 /** One client's session, from its TCP connection to the last log line. */
 export class ServerSession {
