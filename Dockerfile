@@ -43,7 +43,7 @@ FROM docker.io/library/debian:bookworm-slim
 # ca-certificates: clients that get no --ca believe the system's authorities.
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends \
-    ca-certificates ibverbs-providers libffi8 libibverbs1 librdmacm1 \
+    ca-certificates ibverbs-providers libffi8 libibverbs1 librdmacm1 libssl3 \
   && rm -rf /var/lib/apt/lists/* \
   && install --directory --owner=65532 --group=65532 /etc/verbseal /srv/verbseal
 COPY --from=build /verbseal/build/verbseal /usr/local/bin/verbseal

@@ -4,6 +4,7 @@ import { defaultKnownHosts, KnownHosts } from "../tls/known_hosts.ts";
 import { loadRevocationLists } from "../tls/load_revocation_lists.ts";
 import type { TlsSettings } from "../tls/options.ts";
 import { parsePin } from "../tls/pin.ts";
+import { type OcspMode, ocspModes } from "../tls/revocation.ts";
 import { type Identity, loadClientIdentity, loadTrust, type Trust } from "../tls/trust.ts";
 import {
   ciphersOption,
@@ -20,6 +21,7 @@ export interface TrustOptions extends TlsSettingsOptions {
   readonly pin?: readonly string[];
   readonly knownHosts?: string;
   readonly trustNew?: boolean;
+  readonly ocsp: OcspMode;
   readonly serverName?: string;
   readonly cert?: string;
   readonly key?: string;
@@ -54,6 +56,13 @@ export function addTrustOptions(command: Command): Command {
           "vouch for it",
       ).conflicts(["ca", "pin"]),
     )
+    .addOption(
+      new Option(
+        "--ocsp <mode>",
+        "ask the server for its authority's word (OCSP response, stapled) that its certificate is " +
+          "not revoked: prefer goes on with a warning where there is none",
+      ).choices(ocspModes).default("off"),
+    )
     .option("--server-name <name>", "name in the server's certificate, if not the host's", host)
     .option("--cert <file>", "certificate of this client, PEM, for servers that ask for one")
     .option("--key <file>", "its key, PEM")
@@ -68,6 +77,7 @@ export interface ClientTls {
   readonly identity?: Identity;
   readonly serverName?: string;
   readonly settings: TlsSettings;
+  readonly ocsp: OcspMode;
 }
 
 /**
@@ -87,6 +97,7 @@ export async function loadClientTls(options: TrustOptions): Promise<ClientTls> {
   return {
     trust: await trustOf(options),
     settings: tlsSettings(options),
+    ocsp: options.ocsp,
     ...(serverName === undefined ? {} : { serverName }),
     ...(cert !== undefined && key !== undefined
       ? { identity: await loadClientIdentity({ cert, key }) }

@@ -19,6 +19,7 @@ import { dial } from "../tls/backend.ts";
 import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
 import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { DialOptions, TlsSettings } from "../tls/options.ts";
+import type { OcspMode } from "../tls/revocation.ts";
 import { peerIdentity } from "../tls/peer_identity.ts";
 import type { Identity, Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
@@ -36,6 +37,8 @@ export interface ClientOptions {
   /** Name that the server's certificate must be for, where it is not the host's. */
   readonly serverName?: string;
   readonly settings?: TlsSettings;
+  /** Whether the server has to staple an OCSP response to its certificate; it need not unless told. */
+  readonly ocsp?: OcspMode;
   /** What may carry data, most wanted first; RDMA alone unless told. */
   readonly transports?: readonly Transport[];
   /** Bytes that a data connection carries before another one, with other keys, takes its place. */
@@ -140,7 +143,7 @@ class QueuePairs implements ClientQueuePairs, Disposable {
 
 /** Both kinds of connections go to the same port, and ask the same of the server. */
 function dialOptions(
-  { server, trust, identity, serverName, settings, handshakeSeconds }: ClientOptions,
+  { server, trust, identity, serverName, settings, ocsp, handshakeSeconds }: ClientOptions,
 ): DialOptions {
   return {
     ...server,
@@ -149,6 +152,7 @@ function dialOptions(
     ...(identity ? { identity } : {}),
     ...(serverName === undefined ? {} : { serverName }),
     ...(settings === undefined ? {} : { settings }),
+    ...(ocsp === undefined ? {} : { ocsp }),
   };
 }
 
