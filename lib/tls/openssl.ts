@@ -5,7 +5,7 @@ import { forget, readable } from "../../ffi/epoll.ts";
 import { cString } from "../../ffi/layout.ts";
 import { C, check, errno, errnoName, libc } from "../../ffi/libc.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
-import { libssl, SSL } from "../../ffi/libssl.ts";
+import { libssl, SSL, X509_V } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import {
@@ -27,7 +27,7 @@ import {
 import { TlsContext, wireList } from "./openssl_context.ts";
 import { handshakeFailure } from "./openssl_failure.ts";
 import { StapleCheck } from "./openssl_stapling.ts";
-import { checkPins, namesOf, takeRefusedCertificate } from "./openssl_verification.ts";
+import { certificatePin, namesOf, UnknownKeyError, verifying } from "./openssl_verification.ts";
 import type { ListenerCredentials } from "./credentials.ts";
 import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
@@ -103,8 +103,7 @@ export async function startTls(
   try {
     signal.throwIfAborted();
     const { protocol: wanted = protocol, serverName = options.hostname } = options;
-    await shakeHands(socket, "client", options, serverName);
-    checkPins(socket.ssl, options, options.trust?.pins ?? []);
+    await shakeHands(socket, "client", options, { serverName, pins: options.trust?.pins ?? [] });
     const addresses = [endpointOf(localAddr), endpointOf(remoteAddr)] as const;
     return agreed(socket, "client", ...addresses, [wanted]);
   } catch (error) {
@@ -158,26 +157,35 @@ async function shakeHands(
   socket: TlsSocket,
   side: Side,
   peer: Endpoint,
-  serverName?: string,
+  { serverName, pins = [] }: { readonly serverName?: string; readonly pins?: readonly string[] } =
+    {},
 ): Promise<void> {
   const { SSL_do_handshake, SSL_get_verify_result, SSL_get_current_cipher } = libssl();
+  let refused: Uint8Array | undefined;
   try {
-    const done = await socket.run(() => SSL_do_handshake(socket.ssl));
+    const done = await socket.run(() => {
+      const step = verifying(pins, () => SSL_do_handshake(socket.ssl));
+      refused = step.refused;
+      return step.result;
+    });
     if (done === undefined) throw new TlsError("connection_closed", "the handshake was given up");
   } catch (error) {
     if (!(error instanceof CallFailure)) throw error;
+    const verifyResult = Number(SSL_get_verify_result(socket.ssl));
+    if (verifyResult === X509_V.X509_V_ERR_CERT_REJECTED && refused) {
+      throw new UnknownKeyError(peer, certificatePin(refused));
+    }
     throw handshakeFailure(side, error.failure.error, {
       peer,
-      verifyResult: Number(SSL_get_verify_result(socket.ssl)),
+      verifyResult,
       cipherAgreed: SSL_get_current_cipher(socket.ssl) !== null,
-      expected: serverName === undefined ? undefined : expectation(serverName),
+      expected: serverName === undefined ? undefined : expectation(serverName, refused),
     }, error);
   }
 }
 
 /** Whom a certificate was to be for, and whom the one refused was for. */
-function expectation(serverName: string): string {
-  const certificate = takeRefusedCertificate();
+function expectation(serverName: string, certificate: Uint8Array | undefined): string {
   const names = certificate && namesOf(certificate);
   return names === undefined ? serverName : `${serverName} but for ${names}`;
 }

@@ -34,13 +34,24 @@ type VerifyCallback = Deno.UnsafeCallback<
   { readonly parameters: readonly ["i32", "pointer"]; readonly result: "i32" }
 >;
 
+/** What the handshake at work in this thread wants, and what it has refused. */
+let pins: readonly string[] = [];
 let refused: Uint8Array | undefined;
 
-/** The certificate that libssl has refused last in this thread, DER; asked for once. */
-export function takeRefusedCertificate(): Uint8Array | undefined {
-  const taken = refused;
+/**
+ * Goes on with a handshake; a server whose key is none of `wanted`, if there are any, is refused
+ * before it is shown this side's certificate.
+ *
+ * @param step a call of libssl that may verify the peer
+ * @returns what it gave, and the certificate that it has refused, DER
+ */
+export function verifying(
+  wanted: readonly string[],
+  step: () => number,
+): { readonly result: number; readonly refused: Uint8Array | undefined } {
+  pins = wanted;
   refused = undefined;
-  return taken;
+  return { result: step(), refused };
 }
 
 /**
@@ -49,20 +60,41 @@ export function takeRefusedCertificate(): Uint8Array | undefined {
  * One for all connections, as long as the thread lives: contexts outlive their owners.
  */
 export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
-  const crypto = libcrypto();
-  const leaf = crypto.X509_STORE_CTX_get_error_depth(context) === 0;
-  const certificate = crypto.X509_STORE_CTX_get_current_cert(context);
-  if (ok === 1 && !(leaf && crypto.X509_check_ca(certificate) > 0)) return 1;
-  if (ok === 1) crypto.X509_STORE_CTX_set_error(context, X509_V.X509_V_ERR_INVALID_NON_CA);
-  refused = certificate === null ? undefined : derOf(certificate);
-  return 0;
+  if (ok !== 1) return refuse(context);
+  return isLeaf(context) && libcrypto().X509_check_ca(currentCertificate(context)) > 0
+    ? refuse(context, X509_V.X509_V_ERR_INVALID_NON_CA)
+    : verifyPin(context);
 });
 
-/** The same where only the key counts: that is looked at after the handshake. */
+/** The same where only the key counts. */
 export const verifyPinned: () => VerifyCallback = once((ok, context) => {
+  if (ok === 1) return verifyPin(context);
   const error = libcrypto().X509_STORE_CTX_get_error(context);
-  return ok === 1 || immaterialToPins.includes(error) ? 1 : 0;
+  return immaterialToPins.includes(error) ? 1 : refuse(context);
 });
+
+/** Each chain ends with the question about the leaf that nothing else speaks against. */
+function verifyPin(context: Deno.PointerValue): number {
+  if (pins.length === 0 || !isLeaf(context)) return 1;
+  return pins.includes(pinOf(publicKeyOf(currentCertificate(context))))
+    ? 1
+    : refuse(context, X509_V.X509_V_ERR_CERT_REJECTED);
+}
+
+function refuse(context: Deno.PointerValue, error?: number): number {
+  if (error !== undefined) libcrypto().X509_STORE_CTX_set_error(context, error);
+  const certificate = currentCertificate(context);
+  refused = certificate === null ? undefined : derOf(certificate);
+  return 0;
+}
+
+function isLeaf(context: Deno.PointerValue): boolean {
+  return libcrypto().X509_STORE_CTX_get_error_depth(context) === 0;
+}
+
+function currentCertificate(context: Deno.PointerValue): Deno.PointerValue {
+  return libcrypto().X509_STORE_CTX_get_current_cert(context);
+}
 
 function once(
   verify: (ok: number, context: Deno.PointerValue) => number,
@@ -70,19 +102,6 @@ function once(
   let callback: VerifyCallback | undefined;
   const definition = { parameters: ["i32", "pointer"], result: "i32" } as const;
   return () => callback ??= new Deno.UnsafeCallback(definition, verify);
-}
-
-/**
- * Checks a server's key.
- *
- * @param ssl after the handshake
- * @throws UnknownKeyError if there are pins, and none is its key's
- */
-export function checkPins(ssl: Deno.PointerObject, peer: Endpoint, pins: readonly string[]): void {
-  if (pins.length === 0) return;
-  const [certificate] = peerCertificatesOf(ssl);
-  const pin = certificatePin(certificate!);
-  if (!pins.includes(pin)) throw new UnknownKeyError(peer, pin);
 }
 
 /**

@@ -1,0 +1,46 @@
+import { assert, assertEquals } from "@std/assert";
+import { type Run, RunningServer, Workspace } from "../program.ts";
+import { verbsTest } from "../rdma/resources.ts";
+import { OcspAuthority, serials } from "../tls/ocsp_authority.ts";
+import type { Identity } from "../../lib/tls/trust.ts";
+
+async function writePair(workspace: Workspace, name: string, pair: Identity): Promise<void> {
+  await Deno.writeTextFile(workspace.file(`certs/${name}.pem`), pair.certificate);
+  await Deno.writeTextFile(workspace.file(`certs/${name}.key`), pair.key, { mode: 0o600 });
+}
+
+verbsTest("a server staples what its responder says, and asks about its clients", async () => {
+  await using workspace = await Workspace.create("localhost");
+  await using authority = await OcspAuthority.create();
+  await using responder = await authority.serve();
+  const { url } = responder;
+  await Deno.writeTextFile(workspace.file("certs/ca.pem"), authority.identity.certificate);
+  await writePair(workspace, "server", await authority.issue(serials.good, { url }));
+  for (const [name, serial] of Object.entries(serials)) {
+    await writePair(workspace, name, await authority.issue(serial, { url, use: "clientAuth" }));
+  }
+  const asking = ["--client-ca", "certs/ca.pem", "--ocsp", "require"];
+  await using server = await RunningServer.start(workspace, asking);
+  const ping = (name: string): Promise<Run> => {
+    const pair = ["--cert", `certs/${name}.pem`, "--key", `certs/${name}.key`];
+    const trusting = ["--server-name", "localhost", "--ocsp", "require"];
+    return workspace.client(server, "ping", ["--count", "1", ...pair, ...trusting]);
+  };
+  const good = await ping("good");
+  assertEquals(good.status, 0, good.stderr);
+  const revoked = await ping("revoked");
+  assertEquals(revoked.status, 5, revoked.stderr);
+  assert(revoked.stderr.includes("is revoked (keyCompromise)"), revoked.stderr);
+  await server.logged(({ reason }) => reason === "certificate_revoked");
+  const unknown = await ping("unknown");
+  assertEquals(unknown.status, 5, unknown.stderr);
+  await server.logged(({ reason }) => reason === "certificate_unknown");
+});
+
+verbsTest("a client that requires a stapled response refuses a server without", async () => {
+  await using workspace = await Workspace.create("localhost");
+  await using server = await RunningServer.start(workspace, ["--tls-min", "1.3"]);
+  const { status, stderr } = await workspace.client(server, "ping", ["--ocsp", "require"]);
+  assertEquals(status, 3, stderr);
+  assert(stderr.includes("no OCSP response"), stderr);
+});
