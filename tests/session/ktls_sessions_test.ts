@@ -1,8 +1,10 @@
 /** Sessions whose data goes over data connections: through the program, with workers of its own. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { ClientExchange, type Step } from "../../lib/control/exchange.ts";
 import { encodeJoin, JOIN_BYTES } from "../../lib/control/join.ts";
 import { RdmaError, RefusedError } from "../../lib/errors.ts";
+import { ControlConnection } from "../../lib/session/control_connection.ts";
 import { loadAuthority } from "../../lib/tls/authority.ts";
 import { dial } from "../../lib/tls/backend.ts";
 import { endpointText, type TlsConnection } from "../../lib/tls/connection.ts";
@@ -170,3 +172,34 @@ serverTest("both sides tell whom they met, verified, and by what", async (worksp
   assert(String(name).includes("CN="), String(name));
   assertEquals([met.issuer, met.verified, met.tls, met.cipher], [issuer, "yes", tls, cipher]);
 }, ["--transport", "ktls", "--client-ca", "certs/ca.pem", "--client-auth", "optional"]);
+
+serverTest("a client that never joins is not waited for, and nor is one that joins late", async (
+  workspace,
+  server,
+) => {
+  const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+  const tls = await dial({
+    hostname: provider.address,
+    port: server.port,
+    trust: { authorities: [authority] },
+    handshakeSeconds: 5,
+  });
+  const peer = endpointText(tls.localAddress);
+  const control = new ControlConnection(tls);
+  const offers = { transports: ["ktls" as const], services: ["messages" as const] };
+  const exchange = new ClientExchange({ offers, agent: "late" });
+  const steps = exchange.start();
+  for (const step of steps) if (step.do === "send") await control.sendFrame(step.frame);
+  while (exchange.state !== "JOINING") steps.push(...exchange.receive((await control.next())!));
+  await control.send({ name: "READY", body: { epoch: 0 } });
+  const line = server.logged((line) => line.message === "session ended" && line.peer === peer);
+  assertEquals((await deadline(line, 10_000)).reason, "exchange_timeout");
+  await control.close();
+
+  const link = steps.find((step) => step.do === "link")!;
+  const { welcome: { session }, tokens } = link as Extract<Step, { do: "link" }>;
+  const connection = await stranger(workspace, server);
+  await connection.write(encodeJoin({ session, epoch: 0, token: tokens.own(0) }));
+  await server.logged(({ reason }) => reason === "join_session");
+  connection.abort();
+}, ["--transport", "ktls", "--handshake-timeout", "3s"]);
