@@ -1,6 +1,7 @@
 import { Client, type ClientOptions } from "../lib/services/client.ts";
 import type { RunningServer, Workspace } from "./program.ts";
 import { provider } from "./provider.ts";
+import { tlsSettings } from "./tls_backend.ts";
 
 /**
  * A client in this process.
@@ -22,6 +23,7 @@ export async function openClient(
     device: provider.device,
     connect: "tls",
     cmPort: 4791,
+    settings: tlsSettings,
     handshakeSeconds: 10,
     agent: "test",
     ...others,

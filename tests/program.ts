@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { createCertificates } from "../lib/tls/certificates.ts";
 import { writeCertificates } from "../lib/tls/certificate_files.ts";
 import { provider } from "./provider.ts";
+import { tlsArguments } from "./tls_backend.ts";
 
 /** Path of the compiled program. */
 export const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
@@ -91,7 +92,7 @@ export class Workspace implements AsyncDisposable {
 
 /** Arguments with which a client command reaches a server. */
 export function reaching({ port }: RunningServer): string[] {
-  return [`${provider.address}:${port}`, "--device", provider.device];
+  return [`${provider.address}:${port}`, "--device", provider.device, ...tlsArguments];
 }
 
 /** A line of a server's log, with `--log-format json`. */
@@ -117,7 +118,7 @@ export class RunningServer implements AsyncDisposable {
   ): Promise<RunningServer> {
     const options = [
       ...["--port", "0", "--device", provider.device, "--root", workspace.root],
-      ...["--log-format", "json", "--json"],
+      ...["--log-format", "json", "--json", ...tlsArguments],
     ];
     const child = new Deno.Command(executable, {
       args: ["server", ...options, ...args],

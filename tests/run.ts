@@ -39,6 +39,13 @@ const host: Part = {
   run: (directory) => testHere(directory, 600, /^tests\/(?!vm\/)/),
 };
 
+const openssl: Part = {
+  name: "openssl",
+  needs: PACKAGES.libraries,
+  why: "to try again with libssl what speaks TLS",
+  run: (directory) => testWithOpenssl(directory, 300),
+};
+
 const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
@@ -61,8 +68,8 @@ const container: Part = {
 };
 
 const SELECTIONS: Record<string, Part[]> = {
-  all: [check, executable, host, guest, wire, container],
-  host: [check, executable, host],
+  all: [check, executable, host, openssl, guest, wire, container],
+  host: [check, executable, host, openssl],
   vm: [executable, guest, wire],
   container: [executable, container],
 };
@@ -82,10 +89,25 @@ async function makeExecutable(): Promise<Report> {
 /** Runs the test files whose path matches, on this machine. */
 async function testHere(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
   const files = await testFiles(pattern);
-  if (files.length === 0) return noTests(pattern);
+  return files.length === 0 ? noTests(pattern) : await testFilesHere(directory, seconds, files);
+}
+
+/** Runs once more, with libssl, those that can be run with either TLS library. */
+async function testWithOpenssl(directory: string, seconds: number): Promise<Report> {
+  const pattern = /^tests\/(session|control|services)\/|^tests\/cli\/(failures|policy|devices)_/;
+  const files = await importersOf("/tests/tls_backend.ts", pattern);
+  return await testFilesHere(directory, seconds, files, { VERBSEAL_TEST_TLS: "openssl" });
+}
+
+async function testFilesHere(
+  directory: string,
+  seconds: number,
+  files: string[],
+  environment: Record<string, string> = {},
+): Promise<Report> {
   const junit = join(directory, "junit.xml");
   const args = ["test", "-A", "--no-check", `--junit-path=${junit}`, ...files];
-  const { status, output } = await runDeno(args, seconds);
+  const { status, output } = await runDeno(args, seconds, environment);
   await Deno.writeTextFile(join(directory, "output.txt"), output);
   return judge({ files, status, output, junit: await readIfThere(junit) });
 }
@@ -129,11 +151,16 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 }
 
 /** Tests that hold for both providers are those that import provider.ts, which says which one it is. */
-async function providerTests(): Promise<string[]> {
+function providerTests(): Promise<string[]> {
+  return importersOf("/tests/provider.ts", /^tests\/(?!vm\/)/);
+}
+
+/** Tests whose path matches and that import this module, however indirectly. */
+async function importersOf(module: string, pattern: RegExp): Promise<string[]> {
   const files: string[] = [];
-  for (const file of await testFiles(/^tests\/(?!vm\/)/)) {
+  for (const file of await testFiles(pattern)) {
     const { output } = await runDeno(["info", "--json", file], 60);
-    if (output.includes("/tests/provider.ts")) files.push(file);
+    if (output.includes(module)) files.push(file);
   }
   return files;
 }
@@ -146,6 +173,7 @@ function noTests(pattern: RegExp): Report {
 async function runDeno(
   args: string[],
   seconds: number,
+  environment: Record<string, string> = {},
 ): Promise<{ status: number | undefined; output: string }> {
   const child = new Deno.Command(Deno.execPath(), {
     args,
@@ -153,7 +181,7 @@ async function runDeno(
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    env: { NO_COLOR: "1", VERBSEAL: EXECUTABLE },
+    env: { NO_COLOR: "1", VERBSEAL: EXECUTABLE, ...environment },
   }).spawn();
   let hung = false;
   const timer = setTimeout(() => {

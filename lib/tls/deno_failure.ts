@@ -54,7 +54,7 @@ const handshakeWordings: readonly Wording[] = [
   [/Tls12NotOffered|SignatureAlgorithmsExtensionRequired/, "version_refused"],
   [/NoCipherSuitesInCommon|NoKxGroupsInCommon/, "no_common_cipher"],
   [/cannot decrypt/, "tampered"],
-  [/unexpected end of file|reset by peer|broken pipe/i, "connection_lost"],
+  [/unexpected end of file|connection reset|reset by peer|broken pipe/i, "connection_lost"],
 ];
 
 /** What is no record; rustls does not tell what it is. */

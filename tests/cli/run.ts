@@ -1,4 +1,5 @@
 import { TextLineStream } from "@std/streams/text-line-stream";
+import { tlsArguments } from "../tls_backend.ts";
 
 /** What a finished program leaves. */
 export interface Finished {
@@ -40,6 +41,8 @@ export function verbsealIn(
   environment: Record<string, string>,
   ...args: string[]
 ): Promise<Finished> {
+  // Before what a test says: the last one counts.
+  if (args[0] === "client") args.splice(2, 0, ...tlsArguments);
   return finish(Deno.execPath(), [...program, ...args], environment);
 }
 
@@ -60,7 +63,7 @@ export async function startServer(
   environment: Record<string, string> = {},
 ): Promise<RunningServer> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: [...program, "server", "--port", "0", ...options, "--json"],
+    args: [...program, "server", "--port", "0", ...tlsArguments, ...options, "--json"],
     cwd: directory,
     env: environment,
     stdin: "null",

@@ -92,7 +92,17 @@ const ends: [where: string, reach: (client: HostileClient) => Promise<void>, rea
   ],
   ["after WELCOME", (client) => client.enter(), "hung_up"],
   ["before the first message", (client) => client.reachFirstMessage(), "hung_up"],
-  ["in a session", (client) => client.establish(), "closed"],
+  [
+    "in a session",
+    async (client) => {
+      await client.establish();
+      // What is answered shows that the server too is through with the exchange.
+      const { window } = client;
+      await client.request("files", { operation: "get", transfer: 1, path: "nothing", window });
+      await client.reply();
+    },
+    "closed",
+  ],
   [
     "in the middle of a put",
     async (client) => {

@@ -33,6 +33,7 @@ failureTest(
     await scene.client(server, "::1");
     const third = await assertRejects(() => scene.client(server, "::1"), RefusedError);
     assertEquals(third.code, "clients");
+    await server.logged(() => reasons(server).length === 2);
     const reason = nextReason(server);
     await first[Symbol.asyncDispose]();
     assertEquals(await reason, "bye");

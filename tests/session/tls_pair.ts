@@ -1,4 +1,3 @@
-import { libc } from "../../ffi/libc.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { TlsConnection } from "../../lib/tls/connection.ts";
 import { dial, listen } from "../../lib/tls/backend.ts";
@@ -7,13 +6,17 @@ import {
   dataConnection,
   dataProtocol,
 } from "../../lib/tls/data_connection.ts";
+import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions, ListenOptions } from "../../lib/tls/options.ts";
-
-// Deno's check for leaks wants libraries loaded before the first test.
-libc();
+import { tlsSettings } from "../tls_backend.ts";
 
 const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
+const trust = { authorities: [certificates.ca.certificate] };
+
+// Deno's check for leaks wants libraries loaded before the first test.
+listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
+TlsContext.client({ trust })[Symbol.dispose]();
 
 /** Two ends of a TLS connection over loopback; closed at once when disposed. */
 export interface TlsPair<Connection = TlsConnection> extends Disposable {
@@ -34,11 +37,18 @@ export async function tlsPair(
   listening: Partial<ListenOptions> = {},
   dialling: Partial<DialOptions> = {},
 ): Promise<TlsPair> {
-  const listener = listen({ hostname, port: 0, identity: certificates.server, ...listening });
+  const listener = listen({
+    hostname,
+    port: 0,
+    identity: certificates.server,
+    settings: tlsSettings,
+    ...listening,
+  });
   const dialled = dial({
+    settings: tlsSettings,
     ...dialling,
     ...listener.address,
-    trust: { authorities: [certificates.ca.certificate] },
+    trust,
     handshakeSeconds: 5,
   });
   const accepting = listener[Symbol.asyncIterator]();
