@@ -113,6 +113,7 @@ export function endpointOfSocket(address: Uint8Array<ArrayBuffer>): Endpoint {
     ? sockaddrIn6.over(address).get("sin6_addr")
     : sockaddrIn.over(address).get("sin_addr");
   const port = new DataView(address.buffer).getUint16(sockaddrIn.offset("sin_port"));
+  if (!ipv6) return { hostname: bytes.join("."), port };
   const hostname = ipaddr.fromByteArray([...bytes]).toString();
   return endpointOf({ transport: "tcp", hostname, port });
 }
