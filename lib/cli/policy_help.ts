@@ -9,6 +9,7 @@ export const policyExample = `rules:
       root: backup # below --root
       sessions: 4 # at once, of one identity
       registered-memory: 8MiB # at once, in one session; put and get take 2MiB
+      without-rdma: ktls # what carries data where the server has no RDMA device; rdma by default
   - match: { organization: Example, organizational-unit: [admin, operations] }
     allow: { services: [messages, memory, files], access: [read, write] }
   - match: { anonymous: true } # who shows no certificate

@@ -1,4 +1,4 @@
-import type { Service } from "../control/messages.ts";
+import type { Service, Transport } from "../control/messages.ts";
 import { RefusedError } from "../errors.ts";
 import type { PeerIdentity } from "../tls/peer_identity.ts";
 
@@ -20,6 +20,8 @@ export interface Allowance {
   readonly services: readonly Service[];
   /** Sessions at once of one identity. */
   readonly sessions: number;
+  /** What carries data where the server has no RDMA device and the client offers both. */
+  readonly withoutRdma: Transport;
   readonly permissions: Permissions;
 }
 
@@ -27,6 +29,7 @@ export interface Allowance {
 export const unrestricted: Allowance = {
   services: ["messages", "memory", "files"],
   sessions: Infinity,
+  withoutRdma: "rdma",
   permissions: { access: ["read", "write"], registeredBytes: Infinity },
 };
 

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { parseByteSize } from "../byte_size.ts";
-import type { Service } from "../control/messages.ts";
+import type { Service, Transport } from "../control/messages.ts";
 import { errorText } from "../errors.ts";
 import type { PeerIdentity } from "../tls/peer_identity.ts";
 import { namePattern } from "./name_pattern.ts";
@@ -15,6 +15,7 @@ import {
 import type { Allowance, DataAccess, Rule } from "./policy.ts";
 
 const services = ["messages", "memory", "files"] as const satisfies readonly Service[];
+const transports = ["rdma", "ktls"] as const satisfies readonly Transport[];
 const access = ["read", "write"] as const satisfies readonly DataAccess[];
 
 /** An object whose complaints name the keys that are allowed. */
@@ -134,11 +135,13 @@ const allow = v.pipe(
     access: v.optional(oneOrMany(choice(access)), "read"),
     root: v.optional(root),
     sessions: v.optional(sessions),
+    "without-rdma": v.optional(choice(transports), "rdma"),
     "registered-memory": v.optional(bytes),
   }),
   v.transform(({ services, access, root, sessions, ...others }): Allowance => ({
     services,
     sessions: sessions ?? Infinity,
+    withoutRdma: others["without-rdma"],
     permissions: {
       access,
       ...(root === undefined ? {} : { root }),

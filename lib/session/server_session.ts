@@ -5,6 +5,7 @@ import type {
   Provider,
   RdmaChoices,
   Service,
+  Transport,
   Welcome,
 } from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
@@ -164,7 +165,7 @@ export class ServerSession {
       offers.services,
       policy?.(),
     );
-    const transport = offers.transports.find((way) => transports.includes(way));
+    const transport = this.#chooseTransport(offers, localAddress);
     if (!transport) {
       throw new RefusedError(
         "transport",
@@ -187,6 +188,14 @@ export class ServerSession {
   }
 
   /** The schema of HELLO sees to it that who offers RDMA says how. */
+  /** The client's choice, unless there is no RDMA device and the policy prefers another. */
+  #chooseTransport({ transports }: Offers, localAddress: string): Transport | undefined {
+    const [first, ...others] = transports.filter((way) => this.#context.transports.includes(way));
+    const { withoutRdma } = this.#client;
+    if (first !== "rdma" || !others.includes(withoutRdma)) return first;
+    return this.#context.selectPort(localAddress).provider === "roce" ? withoutRdma : first;
+  }
+
   #chooseQueuePair(offers: Offers, services: Service[], localAddress: string): RdmaChoices {
     const { connectQueuePair } = this.#context;
     const connect = offers.connect!.find((way) => connectQueuePair[way]);

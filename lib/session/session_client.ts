@@ -1,4 +1,4 @@
-import type { Service } from "../control/messages.ts";
+import type { Service, Transport } from "../control/messages.ts";
 import { RefusedError } from "../errors.ts";
 import {
   type Allowance,
@@ -32,6 +32,11 @@ export class SessionClient {
     if (!certificate) return;
     this.#identity = await peerIdentity(certificate);
     checkNotExpired(this.#identity);
+  }
+
+  /** What carries data where the server has no RDMA device and the client offers both. */
+  get withoutRdma(): Transport {
+    return this.#allows.withoutRdma;
   }
 
   /**

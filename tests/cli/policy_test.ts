@@ -8,7 +8,7 @@ import { verbseal } from "./run.ts";
 
 Deno.test("the policy in the help is one, and the README has the same", async () => {
   const { rules } = await parsePolicy(policyExample, "example.yaml");
-  assertEquals(rules.map(({ name }) => name), ["backup hosts", "line 11", "line 13"]);
+  assertEquals(rules.map(({ name }) => name), ["backup hosts", "line 12", "line 14"]);
   const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
   assertStringIncludes(readme, policyExample);
   const { stdout } = await verbseal("server", "--help");

@@ -64,21 +64,25 @@ Deno.test("a rule allows what it says, and to read where it does not say", async
     {
       services: ["messages", "memory", "files"],
       sessions: Infinity,
+      withoutRdma: "rdma",
       permissions: { access: ["read", "write"], registeredBytes: Infinity },
     },
     {
       services: ["files"],
       sessions: 2,
+      withoutRdma: "rdma",
       permissions: { access: ["write"], root: "backup", registeredBytes: 2 ** 23 },
     },
     {
       services: [],
       sessions: Infinity,
+      withoutRdma: "rdma",
       permissions: { access: ["read"], registeredBytes: Infinity },
     },
     {
       services: ["messages"],
       sessions: Infinity,
+      withoutRdma: "rdma",
       permissions: { access: ["read"], registeredBytes: Infinity },
     },
   ]);

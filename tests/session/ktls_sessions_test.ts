@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { ClientExchange, type Step } from "../../lib/control/exchange.ts";
+import type { Transport } from "../../lib/control/messages.ts";
 import { encodeJoin, JOIN_BYTES } from "../../lib/control/join.ts";
 import { RdmaError, RefusedError } from "../../lib/errors.ts";
 import { ControlConnection } from "../../lib/session/control_connection.ts";
@@ -12,8 +13,9 @@ import { dataProtocol } from "../../lib/tls/data_connection.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { openClient } from "../client.ts";
 import { serverTest } from "../own_server.ts";
-import { randomFile, RunningServer, sha256, type Workspace } from "../program.ts";
+import { randomFile, RunningServer, sha256, Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
+import { verbsTest } from "../rdma/resources.ts";
 import { clientIdentity } from "../tls/client_certificate.ts";
 import { dataPair } from "./tls_pair.ts";
 
@@ -203,3 +205,22 @@ serverTest("a client that never joins is not waited for, and nor is one that joi
   await server.logged(({ reason }) => reason === "join_session");
   connection.abort();
 }, ["--transport", "ktls", "--handshake-timeout", "3s"]);
+
+verbsTest("without an RDMA device the policy decides, if the client leaves it open", async () => {
+  await using workspace = await Workspace.create();
+  const policy = workspace.file("policy.yaml");
+  await Deno.writeTextFile(
+    policy,
+    "rules: [{ match: { anonymous: true }, allow: { services: messages, without-rdma: ktls } }]",
+  );
+  const options = ["--transport", "any", "--policy", policy];
+  await using server = await RunningServer.start(workspace, options);
+  const chosen = async (...transports: Transport[]) => {
+    await using client = await openClient(workspace, server, { transports });
+    return client.session.agreed.transport;
+  };
+  assertEquals(await chosen("rdma", "ktls"), provider.name === "roce" ? "ktls" : "rdma");
+  assertEquals(await chosen("rdma"), "rdma");
+  assertEquals(await chosen("ktls"), "ktls");
+  assertEquals(await server.stop(), 0);
+});
