@@ -127,32 +127,59 @@ function clientSocket(
   using context = TlsContext.client(options);
   building.use(staple.attach(context.pointer));
   const descriptor = descriptorFor(tcp.localAddr, tcp.remoteAddr);
-  const socket = TlsSocket.create(context.pointer, descriptor, building.move());
+  using created = new DisposableStack();
+  const socket = created.use(TlsSocket.create(context.pointer, descriptor, building.move()));
   const { SSL_set_connect_state, SSL_set_alpn_protos, SSL_get0_param } = libssl();
   SSL_set_connect_state(socket.ssl);
   staple.request(socket.ssl);
   const list = wireList([wanted]);
   SSL_set_alpn_protos(socket.ssl, list, list.length);
   expectName(SSL_get0_param(socket.ssl), socket.ssl, serverName);
+  created.move();
   return socket;
 }
 
-/** Whom the certificate must be for; only of a name does the server hear (RFC 6066, section 3). */
+/**
+ * Whom the certificate must be for; only of a name does the server hear (RFC 6066, section 3).
+ *
+ * @throws TlsError when it is no name: without one libssl would take every certificate
+ */
 function expectName(parameters: Deno.PointerValue, ssl: Deno.PointerObject, name: string): void {
   const crypto = libcrypto();
-  if (ipaddr.isValid(name)) {
-    crypto.X509_VERIFY_PARAM_set1_ip_asc(parameters, cString(name));
-    return;
+  const address = plainAddress(name);
+  if (address !== undefined) {
+    if (crypto.X509_VERIFY_PARAM_set1_ip_asc(parameters, cString(address)) === 1) return;
+    throw noName(name);
   }
   const flags = SSL.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
     SSL.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
   crypto.X509_VERIFY_PARAM_set_hostflags(parameters, flags);
-  crypto.X509_VERIFY_PARAM_set1_host(parameters, cString(name), 0n);
   const kind = BigInt(SSL.TLSEXT_NAMETYPE_host_name);
-  libssl().SSL_ctrl(ssl, SSL.SSL_CTRL_SET_TLSEXT_HOSTNAME, kind, cString(name));
+  const taken = name !== "" &&
+    crypto.X509_VERIFY_PARAM_set1_host(parameters, cString(name), 0n) === 1 &&
+    libssl().SSL_ctrl(ssl, SSL.SSL_CTRL_SET_TLSEXT_HOSTNAME, kind, cString(name)) === 1n;
+  if (!taken) throw noName(name);
 }
 
-/** @throws TlsError when the handshake fails, or this side has closed the socket meanwhile */
+/** An address as certificates have it: in full (127.1 is short for 127.0.0.1), and without a zone. */
+function plainAddress(name: string): string | undefined {
+  if (!ipaddr.isValid(name)) return undefined;
+  return ipaddr.fromByteArray(ipaddr.parse(name).toByteArray()).toString();
+}
+
+function noName(name: string): TlsError {
+  return new TlsError(
+    "name_invalid",
+    `A server cannot have the name ${JSON.stringify(name)}`,
+    "Name it as its certificate does",
+  );
+}
+
+/**
+ * Ends also when this side has given the handshake up, which may have been after its last call.
+ *
+ * @throws TlsError when the handshake fails
+ */
 async function shakeHands(
   socket: TlsSocket,
   side: Side,
@@ -163,14 +190,14 @@ async function shakeHands(
   const { SSL_do_handshake, SSL_get_verify_result, SSL_get_current_cipher } = libssl();
   let refused: Uint8Array | undefined;
   try {
-    const done = await socket.run(() => {
+    await socket.run(() => {
       const step = verifying(pins, () => SSL_do_handshake(socket.ssl));
       refused = step.refused;
       return step.result;
     });
-    if (done === undefined) throw new TlsError("connection_closed", "the handshake was given up");
   } catch (error) {
     if (!(error instanceof CallFailure)) throw error;
+    if (socket.ended) throw connectionClosed(peer, error);
     const verifyResult = Number(SSL_get_verify_result(socket.ssl));
     if (verifyResult === X509_V.X509_V_ERR_CERT_REJECTED && refused) {
       throw new UnknownKeyError(peer, certificatePin(refused));
@@ -190,7 +217,7 @@ function expectation(serverName: string, certificate: Uint8Array | undefined): s
   return names === undefined ? serverName : `${serverName} but for ${names}`;
 }
 
-/** @throws TlsError when the two sides do not agree on one of `protocols` */
+/** @throws TlsError when the socket was ended, or the sides do not agree on one of `protocols` */
 function agreed(
   socket: TlsSocket,
   side: Side,
@@ -205,6 +232,7 @@ function agreed(
 
 /** What a connection asks of its listener. */
 interface Acceptor {
+  readonly closed: boolean;
   /** SSL_CTX of the moment. */
   readonly context: Deno.PointerObject;
   readonly protocols: readonly string[];
@@ -233,6 +261,10 @@ class OpensslListener implements TlsListener, Acceptor {
     return endpointOf(this.listener.addr);
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   get context(): Deno.PointerObject {
     return this.#context.pointer;
   }
@@ -248,7 +280,8 @@ class OpensslListener implements TlsListener, Acceptor {
   /** Sessions of before cannot be resumed: their tickets are the old context's. */
   // deno-lint-ignore require-await -- Deno's listener takes its time
   async update(credentials: ListenerCredentials): Promise<void> {
-    const { clientAuthentication: _, ...kept } = this.options;
+    if (this.#closed) return;
+    const { clientAuthentication: _, staple: _staple, ...kept } = this.options;
     const context = contextFor({ ...kept, ...credentials });
     this.#context[Symbol.dispose]();
     this.#context = context;
@@ -298,6 +331,7 @@ class OpensslIncomingConnection implements IncomingConnection {
   ) {}
 
   async handshake(): Promise<TlsConnection> {
+    if (!this.#ended && this.listener.closed) this.abort();
     if (this.#ended) throw connectionClosed(this.peerAddress);
     this.#ended = true;
     const socket = this.#socket = TlsSocket.create(this.listener.context, this.descriptor);
@@ -313,9 +347,9 @@ class OpensslIncomingConnection implements IncomingConnection {
   }
 
   async #shakeHands(socket: TlsSocket): Promise<OpensslConnection> {
+    const local = localEndpoint(this.descriptor);
     libssl().SSL_set_accept_state(socket.ssl);
     await shakeHands(socket, "server", this.peerAddress);
-    const local = localEndpoint(this.descriptor);
     return agreed(socket, "server", local, this.peerAddress, this.listener.protocols);
   }
 

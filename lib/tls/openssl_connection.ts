@@ -5,6 +5,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { Memory } from "../../ffi/memory.ts";
 import { constants } from "node:os";
+import { setImmediate } from "node:timers/promises";
 import { TlsError } from "../errors.ts";
 import type {
   DataStream,
@@ -25,8 +26,24 @@ export const lingerMilliseconds = 1000;
 /** Where bytes go that nobody looks at. */
 const passedBy = new Uint8Array(4096);
 
-/** Bytes that one call seals or opens at most: other connections have their turn after it. */
+/** Bytes that one call seals or opens at most. */
 const MOST = 2 ** 18;
+
+/** How long this thread may go on without looking for events, in milliseconds. */
+const turnMilliseconds = 10;
+
+/** When this thread has come from such a look last. */
+let turnBegan = 0;
+
+/** Where bytes are always there, nothing is waited for: others would have no turn. */
+function isTurnOver(): boolean {
+  return performance.now() - turnBegan > turnMilliseconds;
+}
+
+async function giveWay(): Promise<void> {
+  await setImmediate();
+  turnBegan = performance.now();
+}
 
 /** Why a call of libssl did not do what it was to do. */
 interface Failure {
@@ -90,6 +107,7 @@ export class TlsSocket implements Disposable {
    */
   async run(call: () => number): Promise<number | undefined> {
     for (;;) {
+      if (isTurnOver()) await giveWay();
       if (this.#ended || this.#draining) return undefined;
       clearErrors();
       const result = call();
@@ -103,6 +121,7 @@ export class TlsSocket implements Disposable {
     if (error === SSL.SSL_ERROR_WANT_READ) await readable(this.descriptor);
     else if (error === SSL.SSL_ERROR_WANT_WRITE) await writable(this.descriptor);
     else throw failureOf(error);
+    turnBegan = performance.now();
   }
 
   /** Lets go of both, without ending them. */
@@ -118,6 +137,8 @@ export class TlsSocket implements Disposable {
    * to it (RFC 1122, section 4.2.2.13).
    */
   async drain(milliseconds: number): Promise<void> {
+    // The descriptor may be another's by now.
+    if (this.#ended) return;
     const timer = setTimeout(() => this[Symbol.dispose](), milliseconds);
     this.#draining = true;
     libc().shutdown(this.descriptor, C.SHUT_WR);
@@ -126,6 +147,7 @@ export class TlsSocket implements Disposable {
       if (count === 0n) break;
       if (count < 0n && errno() !== constants.errno.EAGAIN) break;
       if (count < 0n) await readable(this.descriptor);
+      else if (isTurnOver()) await giveWay();
     }
     clearTimeout(timer);
     this[Symbol.dispose]();
@@ -177,6 +199,7 @@ export class OpensslConnection implements TlsConnection, DataStream {
     readonly localAddress: Endpoint,
     readonly peerAddress: Endpoint,
   ) {
+    if (socket.ended) throw connectionClosed(peerAddress);
     this.#socket = socket;
     this.alpn = alpnOf(socket.ssl);
     this.handshake = factsOf(socket.ssl);
