@@ -303,6 +303,37 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "pointer",
   },
+  SSL_CTX_set_session_ticket_cb: {
+    parameters: [
+      "pointer", // SSL_CTX *ctx
+      "function", // int (*gen_cb)(SSL *s, void *arg)
+      "pointer", // int (*dec_cb)(SSL *s, SSL_SESSION *ss, ...)
+      "pointer", // void *arg
+    ],
+    result: "i32",
+  },
+  SSL_get_session: {
+    parameters: [
+      "pointer", // const SSL *ssl
+    ],
+    result: "pointer",
+  },
+  SSL_SESSION_set1_ticket_appdata: {
+    parameters: [
+      "pointer", // SSL_SESSION *ss
+      "buffer", // const void *data
+      "usize", // size_t len
+    ],
+    result: "i32",
+  },
+  SSL_SESSION_get0_ticket_appdata: {
+    parameters: [
+      "pointer", // SSL_SESSION *ss
+      "buffer", // void **data
+      "buffer", // size_t *len
+    ],
+    result: "i32",
+  },
   SSL_session_reused: {
     parameters: [
       "pointer", // const SSL *s
@@ -331,6 +362,7 @@ export const SSL = {
   SSL_ERROR_SYSCALL: 5,
   SSL_ERROR_ZERO_RETURN: 6,
   SSL_CTRL_MODE: 33,
+  SSL_CTRL_SET_SESS_CACHE_MODE: 44,
   SSL_CTRL_SET_TLSEXT_HOSTNAME: 55,
   SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB: 63,
   SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG: 64,
@@ -349,6 +381,7 @@ export const SSL = {
   SSL_OP_ENABLE_KTLS: 1 << 3,
   SSL_OP_CIPHER_SERVER_PREFERENCE: 1 << 22,
   SSL_OP_NO_RENEGOTIATION: 1 << 30,
+  SSL_SESS_CACHE_OFF: 0,
   SSL_VERIFY_PEER: 1,
   SSL_VERIFY_FAIL_IF_NO_PEER_CERT: 2,
   SSL_TLSEXT_ERR_OK: 0,

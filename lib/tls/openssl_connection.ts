@@ -17,7 +17,7 @@ import type {
 import { connectionClosed, type Side } from "./failure.ts";
 import { clearErrors, type OpensslFailure, takeError } from "./openssl_error.ts";
 import { lostConnection } from "./openssl_failure.ts";
-import { peerCertificatesOf } from "./openssl_verification.ts";
+import { peerCertificatesOf } from "./openssl_chain.ts";
 import { WriteQueue } from "./write_queue.ts";
 
 /** How long a polite end waits for the peer's, in milliseconds. */

@@ -3,6 +3,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { clearErrors, takeError } from "./openssl_error.ts";
+import { keepChains } from "./openssl_chain.ts";
 import { staple } from "./openssl_stapling.ts";
 import type { ClientAuthentication } from "./credentials.ts";
 import type { TlsSettings } from "./options.ts";
@@ -221,7 +222,11 @@ export class TlsContext implements Disposable {
     const name = new TextEncoder().encode("verbseal");
     // Without it a client with a certificate cannot resume (SSL_CTX_set_session_id_context(3)).
     SSL_CTX_set_session_id_context(this.pointer, name, name.length);
+    // Tickets are enough, and a session that the server keeps lacks what they hold.
+    const off = BigInt(SSL.SSL_SESS_CACHE_OFF);
+    libssl().SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_SET_SESS_CACHE_MODE, off, null);
     if (!authentication) return;
+    keepChains(this.pointer);
     this.#believe(authentication.trust);
     const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     const mode = SSL.SSL_VERIFY_PEER | required;

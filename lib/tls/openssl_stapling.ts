@@ -2,7 +2,7 @@ import { addressOf, pointerAt } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import type { Endpoint } from "./connection.ts";
-import { peerCertificatesOf } from "./openssl_verification.ts";
+import { peerCertificatesOf } from "./openssl_chain.ts";
 import { checkStaple, type OcspMode } from "./revocation.ts";
 
 /** What a context does about the OCSP response of a handshake; returns what C is to hear. */

@@ -1,6 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { libcrypto } from "../../ffi/libcrypto.ts";
-import { libssl, X509_V } from "../../ffi/libssl.ts";
+import { X509_V } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText } from "./connection.ts";
 import { pinOf } from "./pin.ts";
@@ -118,24 +118,6 @@ export function certificatePin(der: Uint8Array): string {
 export function namesOf(certificate: Uint8Array): string | undefined {
   const { subjectAltName } = new X509Certificate(certificate);
   return subjectAltName?.replaceAll(/(^|, )(DNS|IP Address):/g, "$1").replaceAll(", ", " or ");
-}
-
-/** The verified chain; of a resumed session the leaf alone, as tickets have no room for more. */
-export function peerCertificatesOf(ssl: Deno.PointerObject): Uint8Array[] {
-  const { SSL_get0_verified_chain, SSL_get1_peer_certificate } = libssl();
-  const { OPENSSL_sk_num, OPENSSL_sk_value, X509_free } = libcrypto();
-  const leaf = SSL_get1_peer_certificate(ssl);
-  if (leaf === null) return [];
-  try {
-    const chain = SSL_get0_verified_chain(ssl);
-    if (chain === null) return [derOf(leaf)];
-    return Array.from(
-      { length: OPENSSL_sk_num(chain) },
-      (_, index) => derOf(OPENSSL_sk_value(chain, index)),
-    );
-  } finally {
-    X509_free(leaf);
-  }
 }
 
 /** The SubjectPublicKeyInfo, DER. */
