@@ -225,8 +225,8 @@ export class TlsContext implements Disposable {
     // Tickets are enough, and a session that the server keeps lacks what they hold.
     const off = BigInt(SSL.SSL_SESS_CACHE_OFF);
     libssl().SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_SET_SESS_CACHE_MODE, off, null);
-    if (!authentication) return;
     keepChains(this.pointer);
+    if (!authentication) return;
     this.#believe(authentication.trust);
     const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     const mode = SSL.SSL_VERIFY_PEER | required;
