@@ -8,6 +8,12 @@ const log = logger("tls");
 const quietMilliseconds = 200;
 
 /**
+ * How often the files are looked at anyway, in milliseconds: nothing is told of links in other
+ * folders and of network file systems, and some folders never rest.
+ */
+const lookMilliseconds = 2000;
+
+/**
  * Tells when files have changed, be it that they were written, replaced, or that a symbolic link on
  * the way was: so do tools that renew certificates, and orchestrators that mount them.
  */
@@ -16,6 +22,7 @@ export class WatchedFiles implements Disposable {
   readonly #changed: () => void;
   #watcher: Deno.FsWatcher | undefined;
   #timer: number | undefined;
+  readonly #looking: number;
   #state: string;
 
   /** @param changed is called in its own time after the files' last change */
@@ -24,6 +31,7 @@ export class WatchedFiles implements Disposable {
     this.#changed = changed;
     this.#state = this.#look();
     this.#watch();
+    this.#looking = setInterval(() => this.#compare(), lookMilliseconds);
   }
 
   async #watch(): Promise<void> {
@@ -36,7 +44,7 @@ export class WatchedFiles implements Disposable {
         this.#timer = setTimeout(() => this.#compare(), quietMilliseconds);
       }
     } catch (error) {
-      log.warning("files are not watched, so that changes need a SIGHUP", {
+      log.warning("files are not watched, so that changes are noticed late", {
         reason: errorText(error),
       });
     }
@@ -62,6 +70,7 @@ export class WatchedFiles implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    clearInterval(this.#looking);
     clearTimeout(this.#timer);
     this.#watcher?.close();
   }
