@@ -236,6 +236,14 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i32",
   },
+  SSL_peek: {
+    parameters: [
+      "pointer", // SSL *ssl
+      "buffer", // void *buf
+      "i32", // int num
+    ],
+    result: "i32",
+  },
   SSL_write: {
     parameters: [
       "pointer", // SSL *ssl

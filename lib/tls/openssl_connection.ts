@@ -338,11 +338,11 @@ export class OpensslConnection implements TlsConnection, DataStream {
     );
   }
 
-  /** Where writing fails, an alert may be there to be read that says why. */
+  /** Where writing fails, an alert may be there that says why, or bytes that are still to be read. */
   #lastWords(): OpensslFailure | undefined {
     clearErrors();
     const buffer = new Uint8Array(1);
-    return libssl().SSL_read(this.#socket.ssl, buffer, 1) > 0 ? undefined : takeError();
+    return libssl().SSL_peek(this.#socket.ssl, buffer, 1) > 0 ? undefined : takeError();
   }
 }
 

@@ -119,6 +119,23 @@ for (const ticks of [0, 1, 2, 3, 4, 5]) {
   });
 }
 
+Deno.test("what has come before a connection was reset can be read, though writing fails", async () => {
+  await using server = serve();
+  const dialling = server.dial();
+  const other = await (await server.accept()).handshake();
+  const client = await dialling;
+  await client.write(new TextEncoder().encode("hello"));
+  // It resets the connection, as the server's ticket was not read.
+  client.abort();
+  await assertRejects(async () => {
+    for (;;) await other.write(new Uint8Array(1));
+  }, TlsError);
+  const buffer = new Uint8Array(10);
+  const count = await other.read(buffer);
+  assertEquals(new TextDecoder().decode(buffer.subarray(0, count ?? 0)), "hello");
+  other.abort();
+});
+
 Deno.test("a connection that always has something to read leaves others their turn", async () => {
   using context = TlsContext.client({ trust });
   using socket = TlsSocket.create(context.pointer, libc().socket(C.AF_INET, C.SOCK_DGRAM, 0));
