@@ -3,6 +3,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import type { Endpoint } from "./connection.ts";
 import { peerCertificatesOf } from "./openssl_chain.ts";
+import { clearErrors } from "./openssl_error.ts";
 import { checkStaple, type OcspMode } from "./revocation.ts";
 
 /** What a context does about the OCSP response of a handshake; returns what C is to hear. */
@@ -96,6 +97,9 @@ export class StapleCheck {
     } catch (error) {
       this.#failure = error;
       return false;
+    } finally {
+      // What is tolerated must not look like a failure of the handshake (SSL_get_error(3)).
+      clearErrors();
     }
   }
 }

@@ -118,6 +118,18 @@ for (const version of versions) {
       assertEquals(other.code, "certificate_rejected");
     }
   });
+
+  Deno.test(`TLS ${version}: what should be a response and is none is tolerated where none is required`, async () => {
+    await using authority = await OcspAuthority.create();
+    const leaf = await authority.issue(serials.good);
+    const staple = new TextEncoder().encode("no response");
+    await using server = serve(authority, leaf, { staple: () => staple });
+    using log = new CapturedLog();
+    await server.meet({ ocsp: "prefer", ...settings(version) });
+    assertEquals(log.lines("code"), [
+      "warning whether a certificate is revoked is not known ocsp_malformed",
+    ]);
+  });
 }
 
 Deno.test("openssl s_client is sent the response", async () => {
