@@ -12,7 +12,7 @@ import { tlsSettings } from "./tls_backend.ts";
  */
 export async function openClient(
   workspace: Workspace,
-  { port }: RunningServer,
+  { port }: Pick<RunningServer, "port">,
   options: Partial<ClientOptions> & { readonly hostname?: string } = {},
 ): Promise<Client> {
   const { hostname = provider.address, ...others } = options;

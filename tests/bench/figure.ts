@@ -1,6 +1,9 @@
 /** What a bench found out, and how it is shown. */
 import type { Backend } from "../../lib/tls/backend.ts";
 
+/** What carries a file's bytes: TLS that the kernel seals, TLS in user space, or RDMA in the clear. */
+export type Carrier = "ktls" | "tls" | "rdma, unsealed";
+
 /** One number of Verbseal's, beside the same number of an established program's where there is one. */
 export interface Figure {
   /** Name of the bench. */
@@ -11,6 +14,8 @@ export interface Figure {
   queuePairs?: number;
   /** Who speaks TLS, where it is TLS that matters. */
   backend?: Backend;
+  /** What carries the data, where it is that which matters. */
+  transport?: Carrier;
   /** Sessions at once, where it is they that matter. */
   sessions?: number;
   /** Median of Verbseal's runs. */
@@ -19,8 +24,11 @@ export interface Figure {
   peer: string | null;
   /** Median of its runs. */
   peerValue: number | null;
-  /** MB/s (of 2^20 bytes, as perftest counts), us, s, bytes, or handshakes a second. */
-  unit: "MB/s" | "us" | "s" | "bytes" | "1/s";
+  /**
+   * MB/s (of 2^20 bytes, as perftest counts), us, s, bytes, handshakes a second, or CPU time for
+   * 2^30 bytes.
+   */
+  unit: "MB/s" | "us" | "s" | "bytes" | "1/s" | "s/GiB";
   /** verbseal ÷ peerValue. */
   ratio: number | null;
   /** What both ran with, for the reader; not part of the JSON line. */
@@ -69,9 +77,9 @@ function rounded(value: number): number {
 
 /** A figure as one line of JSON. */
 export function jsonLine(figure: Figure): string {
-  const { bench, size, queuePairs, backend, sessions } = figure;
+  const { bench, size, queuePairs, backend, transport, sessions } = figure;
   const { verbseal, peer, peerValue, unit, ratio } = figure;
-  const subject = { bench, size, queuePairs, backend, sessions };
+  const subject = { bench, size, queuePairs, backend, transport, sessions };
   return JSON.stringify({ ...subject, verbseal, peer, peerValue, unit, ratio });
 }
 
@@ -81,7 +89,7 @@ export function table(figures: readonly Figure[]): string {
   const rows = [
     ["bench", "bytes", "QPs", "Verbseal", "peer", "", "unit", "ratio"],
     ...figures.map((figure) => [
-      figure.backend ? `${figure.bench} ${figure.backend}` : figure.bench,
+      [figure.bench, figure.backend, figure.transport].filter(Boolean).join(" "),
       String(figure.size),
       String(figure.queuePairs ?? 1),
       figure.verbseal.toFixed(2),

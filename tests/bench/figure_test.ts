@@ -76,6 +76,26 @@ Deno.test("a figure about TLS says who speaks it, and of how many sessions it is
   assertEquals(table([figure]).includes("tls.sessions openssl"), true);
 });
 
+Deno.test("a figure about transports says which one it is", () => {
+  const figure = summarize(
+    {
+      bench: "ktls.put",
+      size: 64,
+      transport: "rdma, unsealed",
+      peer: null,
+      unit: "s/GiB",
+      settings: "",
+    },
+    [2],
+  );
+  assertEquals(
+    jsonLine(figure),
+    '{"bench":"ktls.put","size":64,"transport":"rdma, unsealed","verbseal":2,"peer":null,' +
+      '"peerValue":null,"unit":"s/GiB","ratio":null}',
+  );
+  assertEquals(table([figure]).includes("ktls.put rdma, unsealed"), true);
+});
+
 Deno.test("table has the settings once and a row for each figure", () => {
   const bandwidth: Figure = summarize(subject, [57], [60]);
   const large: Figure = summarize({ ...subject, size: 1_048_576 }, [58], [58]);

@@ -33,14 +33,15 @@ export async function measureInTurn(measurement: Measurement): Promise<Figure> {
     }
     console.error(`${title(subject)}, ${run} of ${runs}: ${values}`);
   }
-  for (const [who, values] of [["Verbseal", ours], [subject.peer, theirs]] as const) {
-    if (Math.max(...values) > TRUSTED_SPREAD * Math.min(...values)) {
-      console.error(
-        `${title(subject)}: the runs of ${who} differ too much; leave the machine alone`,
-      );
-    }
-  }
+  warnOfDisturbance(subject, "Verbseal", ours);
+  warnOfDisturbance(subject, subject.peer ?? "", theirs);
   return summarize(subject, ours, measurement.theirs ? theirs : undefined);
+}
+
+/** Says on standard error when runs of one side were disturbed. */
+export function warnOfDisturbance(subject: Subject, who: string, values: readonly number[]): void {
+  if (Math.max(...values) <= TRUSTED_SPREAD * Math.min(...values)) return;
+  console.error(`${title(subject)}: the runs of ${who} differ too much; leave the machine alone`);
 }
 
 function title({ bench, size, queuePairs }: Subject): string {

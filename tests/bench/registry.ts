@@ -1,5 +1,6 @@
 import { PACKAGES } from "../../.ci/packages.ts";
 import type { Figure } from "./figure.ts";
+import { kernelTransfers, localTransfers } from "./file_transfers.ts";
 import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
@@ -32,6 +33,10 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "tls.handshake.new", needs: PACKAGES.libraries, run: newHandshakes },
   { ...onHost, name: "tls.handshake.resumed", needs: PACKAGES.libraries, run: resumedHandshakes },
   { ...onHost, name: "tls.sessions", run: tlsSessions },
+  { ...onHost, name: "tls.put", needs: PACKAGES.libraries, run: () => localTransfers("put") },
+  { ...onHost, name: "tls.get", needs: PACKAGES.libraries, run: () => localTransfers("get") },
+  { ...inGuest, name: "ktls.put", run: () => kernelTransfers("put") },
+  { ...inGuest, name: "ktls.get", run: () => kernelTransfers("get") },
   { ...inGuest, name: "roce.rxe.bw", run: roceBesideRxe },
   { ...inGuest, name: "verbs.write.bw", run: writeBandwidth },
   { ...inGuest, name: "verbs.write.lat", run: writeLatency },
