@@ -41,6 +41,11 @@ export class ControlConnection {
     }
   }
 
+  /** Whether such a frame has come and was not taken yet. */
+  holds(name: Frame["name"]): boolean {
+    return this.#frames.some((frame) => frame.name === name);
+  }
+
   /** @throws TlsError when the connection was lost */
   sendFrame(frame: Frame): Promise<void> {
     return this.#tls.write(frame.bytes);

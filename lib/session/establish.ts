@@ -12,6 +12,9 @@ import type { ConnectOrder, DataPath, QueuePairPath, StreamPath } from "./data_p
 
 const log = logger("session");
 
+/** How long this side may still have to do when its peer has left, in milliseconds. */
+const FAREWELL_MILLISECONDS = 1000;
+
 /** What was agreed, for logs and for `--json`. */
 export type Established = RdmaEstablished | StreamEstablished;
 
@@ -230,10 +233,9 @@ class Driver {
   /** Awaits work on what carries data, or the connection's end if that comes first: nobody takes frames meanwhile. */
   async #unlessInterrupted<T>(work: Promise<T>): Promise<T> {
     const { connection, exchange } = this.options;
-    const done = await Promise.race([
-      work.then((value) => ({ value })),
-      connection.ended.then(() => undefined),
-    ]);
+    const done = await within(connection.ended, work) ??
+      // A peer that says goodbye has done all of the exchange, and this side is about to.
+      (connection.holds("BYE") ? await soon(work) : undefined);
     if (done) return done.value;
     for (let frame = await connection.next(); frame !== null; frame = await connection.next()) {
       // An ERROR tells more than the end of the connection; receive() throws it.
@@ -249,6 +251,21 @@ async function renew(path: StreamPath, link: StreamLink): Promise<never> {
     await path.renewalDue?.();
     await path.use(await link.next());
     log.debug("data connection replaced", { epoch });
+  }
+}
+
+/** What `work` gives, unless `end` comes first. */
+function within<T>(end: Promise<unknown>, work: Promise<T>): Promise<{ value: T } | undefined> {
+  return Promise.race([work.then((value) => ({ value })), end.then(() => undefined)]);
+}
+
+async function soon<T>(work: Promise<T>): Promise<{ value: T } | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, FAREWELL_MILLISECONDS);
+  try {
+    return await within(late, work);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

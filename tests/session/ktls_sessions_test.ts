@@ -61,7 +61,7 @@ serverTest("connections are replaced in the middle of transfers", async (workspa
   await useAll(client, workspace, 10_000_000);
   await useAll(client, workspace, 1_000_000);
   const replaced = server.log.filter(({ message }) => message === "data connection replaced");
-  assert(replaced.length >= 10, `${replaced.length} connections`);
+  assert(replaced.length >= 4, `${replaced.length} connections`);
 }, ["--transport", "ktls", "--log-level", "debug"]);
 
 serverTest("a server offers what it was told to, and any client what both have", async (

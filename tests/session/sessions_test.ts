@@ -72,3 +72,13 @@ serverTest(
     assert(share < 1, `${share} % of a core`);
   },
 );
+
+serverTest("clients that leave at once have had a session", async (workspace, server) => {
+  const clients = 20;
+  for (let count = 0; count < clients; count++) {
+    await (await openClient(workspace, server))[Symbol.asyncDispose]();
+  }
+  const ended = () => server.log.filter(({ message }) => message === "session ended");
+  await server.logged(() => ended().length === clients);
+  assertEquals(new Set(ended().map(({ reason }) => reason)), new Set(["bye"]));
+});
