@@ -80,7 +80,7 @@ export class ServerTls implements Disposable {
   readonly #files: CredentialFiles;
   readonly #ocsp: OcspClient | undefined;
   readonly #loadPolicy: () => Promise<Policy | undefined>;
-  readonly #running = new DisposableStack();
+  readonly #running: DisposableStack;
   #listeners: readonly TlsListener[] = [];
   #credentials: ServerCredentials;
   #policy: Policy | undefined;
@@ -93,7 +93,9 @@ export class ServerTls implements Disposable {
     files: CredentialFiles,
     credentials: ServerCredentials,
     loadPolicy: () => Promise<Policy | undefined>,
+    watching: DisposableStack,
   ) {
+    this.#running = watching;
     this.#options = options;
     this.#files = files;
     this.#credentials = credentials;
@@ -127,9 +129,22 @@ export class ServerTls implements Disposable {
       checkPolicy(policy);
       return policy;
     };
+    // What changes from here on is read again, be it that the server does not listen yet.
+    let changedEarly = false;
+    let reload = () => {
+      changedEarly = true;
+    };
+    const changed = () => reload();
+    using watching = new DisposableStack();
+    watching.use(new WatchedFiles(pathsOf(options), changed));
+    Deno.addSignalListener("SIGHUP", changed);
+    watching.defer(() => Deno.removeSignalListener("SIGHUP", changed));
     const policy = await load();
-    const loaded = new ServerTls(options, files, await loadCredentials(files), load);
+    const credentials = await loadCredentials(files);
+    const loaded = new ServerTls(options, files, credentials, load, watching.move());
     loaded.#policy = policy;
+    reload = () => loaded.#reload();
+    if (changedEarly) reload();
     return loaded;
   }
 
@@ -156,16 +171,9 @@ export class ServerTls implements Disposable {
       });
   }
 
-  /** Begins to keep these listeners, and the policy, as the files say. */
+  /** Keeps these listeners as the files say from now on. */
   keep(listeners: readonly TlsListener[]): void {
     this.#listeners = listeners;
-    const { cert, key, clientCa, crl } = this.#files;
-    const keyFile = isPkcs11Uri(key) ? undefined : key;
-    const paths = [cert, keyFile, clientCa, ...crl, this.#options.policy];
-    const reload = () => this.#reload();
-    this.#running.use(new WatchedFiles(paths.filter((path) => path !== undefined), reload));
-    Deno.addSignalListener("SIGHUP", reload);
-    this.#running.defer(() => Deno.removeSignalListener("SIGHUP", reload));
     this.#warnOfExpiry();
     const timer = setInterval(() => this.#warnOfExpiry(), expiryMilliseconds);
     this.#running.defer(() => clearInterval(timer));
@@ -241,6 +249,12 @@ export class ServerTls implements Disposable {
       remedy: `renew it: verbseal certs renew ${this.#files.cert}`,
     });
   }
+}
+
+/** The files that the options name. */
+function pathsOf({ cert, key, clientCa, crl = [], policy }: ServerTlsOptions): string[] {
+  const keyFile = isPkcs11Uri(key) ? undefined : key;
+  return [cert, keyFile, clientCa, ...crl, policy].filter((path) => path !== undefined);
 }
 
 function checkTogether({ clientCa, clientAuth, crl = [] }: ServerTlsOptions): void {

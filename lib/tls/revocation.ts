@@ -86,6 +86,8 @@ function withoutAnswer(error: unknown, { mode, peer }: RevocationOptions): void 
       { cause: error },
     );
   }
+  // Most authorities without a responder publish lists instead.
+  if (code === "ocsp_no_responder") return;
   log.warning("whether a certificate is revoked is not known", {
     peer: endpointText(peer),
     code,

@@ -50,15 +50,29 @@ Deno.test("no answer is tolerated with a warning, or not if one is required", as
   await using authority = await OcspAuthority.create();
   using client = new OcspClient();
   const options = { client, peer, authorities: [authority.der] };
-  const { der } = await authority.issue(serials.good);
+  const responder = await authority.serve();
+  await responder.stop();
+  const { der } = await authority.issue(serials.good, { url: responder.url });
   using log = new CapturedLog();
   await checkRevocation([der], { mode: "prefer", ...options });
   assertEquals(log.lines("peer", "code"), [
-    "warning whether a certificate is revoked is not known 192.0.2.1:5000 ocsp_no_responder",
+    "warning whether a certificate is revoked is not known 192.0.2.1:5000 ocsp_unreachable",
   ]);
   const required = () => checkRevocation([der], { mode: "require", ...options });
-  const error = await assertRejects(required, TlsError, "names no OCSP responder");
+  const error = await assertRejects(required, TlsError, "cannot be reached");
   assertEquals(error.code, "revocation_unknown");
+});
+
+Deno.test("who names no responder passes without a word, or not if an answer is required", async () => {
+  await using authority = await OcspAuthority.create();
+  using client = new OcspClient();
+  const options = { client, peer, authorities: [authority.der] };
+  const { der } = await authority.issue(serials.good);
+  using log = new CapturedLog();
+  await checkRevocation([der], { mode: "prefer", ...options });
+  assertEquals(log.lines("peer", "code"), []);
+  const required = () => checkRevocation([der], { mode: "require", ...options });
+  await assertRejects(required, TlsError, "names no OCSP responder");
 });
 
 Deno.test("a namesake of the authority, sent along, is not asked to speak for it", async () => {
