@@ -150,9 +150,12 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
   return files.sort();
 }
 
-/** Tests that hold for both providers are those that import provider.ts, which says which one it is. */
+/**
+ * Tests that hold for both providers are those that import provider.ts, which says which one it is;
+ * TLS and the command line are the same with either.
+ */
 function providerTests(): Promise<string[]> {
-  return importersOf("/tests/provider.ts", /^tests\/(?!vm\/)/);
+  return importersOf("/tests/provider.ts", /^tests\/(?!vm\/|tls\/|cli\/)/);
 }
 
 /** Tests whose path matches and that import this module, however indirectly. */

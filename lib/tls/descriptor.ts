@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
 import { C, libc } from "../../ffi/libc.ts";
+import { TlsError } from "../errors.ts";
 
 /** struct sockaddr_storage. */
 const addressLength = 128;
@@ -20,6 +21,17 @@ export function descriptorOf(
   return Iterator.from(openDescriptors()).find((descriptor) =>
     descriptor !== other && listens(descriptor) && isAt(libc().getsockname, descriptor, local)
   );
+}
+
+/**
+ * The same, of a socket that is known to be open.
+ *
+ * @throws TlsError `descriptor_lost` if it is not found all the same
+ */
+export function openDescriptor(local: Deno.NetAddr, peer?: Deno.NetAddr): number {
+  const found = descriptorOf(local, peer);
+  if (found !== undefined) return found;
+  throw new TlsError("descriptor_lost", "The descriptor of a socket of this process is not found");
 }
 
 /** Connections by their ports, when all were looked at last: whoever ends many asks for each. */

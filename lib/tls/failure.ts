@@ -86,12 +86,18 @@ const failures = {
   },
   other_protocol: {
     message: (peer) => `${peer} does not speak ${protocol}`,
-    remedy: { client: isItVerbseal, server: "" },
+    remedy: {
+      client: isItVerbseal,
+      server: "It is no client of this version; plain TLS clients have --messages-listen",
+    },
   },
   not_tls: {
     message: (peer, what) =>
       `${peer} does not speak TLS${what === undefined ? "" : ` but ${what}`}`,
-    remedy: { client: isItVerbseal, server: "" },
+    remedy: {
+      client: isItVerbseal,
+      server: "Something else knocks: a scanner, or a client that was told a wrong port",
+    },
   },
   version_refused: {
     message: (peer) => `${peer} and this side have no version of TLS in common`,
@@ -119,7 +125,7 @@ const failures = {
   },
   renegotiation: {
     message: (peer) => `${peer} wanted to renegotiate, which is not allowed`,
-    remedy: "",
+    remedy: "That side has to make a new connection instead",
   },
   connection_lost: {
     message: (peer) => `${peer} hung up during the TLS handshake`,
@@ -127,7 +133,7 @@ const failures = {
   },
   handshake_failed: {
     message: (peer, why) => `The TLS handshake with ${peer} failed: ${why}`,
-    remedy: "",
+    remedy: "Put openssl s_client or s_server in the place of one side to see more",
   },
 } as const satisfies Record<string, Failure>;
 

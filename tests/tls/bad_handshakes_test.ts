@@ -5,8 +5,8 @@ import { TlsError } from "../../lib/errors.ts";
 import type { Backend } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { FailureCode } from "../../lib/tls/failure.ts";
-import { backends, leavingNothing } from "../tls/meeting.ts";
-import { sClient } from "../tls/peers.ts";
+import { backends, leavingNothing } from "./meeting.ts";
+import { sClient } from "./peers.ts";
 import { HandshakeScene, hostname } from "./handshake_scene.ts";
 
 const encoder = new TextEncoder();
