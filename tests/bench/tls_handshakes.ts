@@ -80,7 +80,7 @@ class VerbsealServer implements AsyncDisposable {
 
   static async start(backend: Backend, identity: Identity): Promise<VerbsealServer> {
     const process = startProcess(
-      "./tls_sessions_process.ts",
+      "./tls_handshakes_process.ts",
       JSON.stringify({ backend, identity }),
     );
     const nextLine = linesOf(process.stdout);
