@@ -364,10 +364,8 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
 
 /** Constants of openssl/ssl.h, tls1.h, x509_vfy.h and bio.h, checked against them like the structures. */
 export const SSL = {
-  SSL_ERROR_SSL: 1,
   SSL_ERROR_WANT_READ: 2,
   SSL_ERROR_WANT_WRITE: 3,
-  SSL_ERROR_SYSCALL: 5,
   SSL_ERROR_ZERO_RETURN: 6,
   SSL_CTRL_MODE: 33,
   SSL_CTRL_SET_SESS_CACHE_MODE: 44,
@@ -402,7 +400,6 @@ export const SSL = {
   X509_V_FLAG_CRL_CHECK_ALL: 0x8,
   X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS: 0x4,
   X509_CHECK_FLAG_NEVER_CHECK_SUBJECT: 0x20,
-  X509_V_OK: 0,
   ERR_LIB_SSL: 20,
 } as const;
 
