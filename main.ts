@@ -1,3 +1,4 @@
+import { addAuditCommand } from "./lib/cli/audit.ts";
 import { addCertsCommand } from "./lib/cli/certs.ts";
 import { addClientCommand } from "./lib/cli/client.ts";
 import { addCompletionCommand } from "./lib/cli/completion.ts";
@@ -10,6 +11,7 @@ export const program = createProgram();
 addServerCommand(program);
 addClientCommand(program);
 addCertsCommand(program);
+addAuditCommand(program);
 addDevicesCommand(program);
 addCompletionCommand(program);
 

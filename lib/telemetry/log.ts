@@ -54,7 +54,7 @@ export function textLine(record: LogRecord): string {
 
 /** `{"time":"2026-01-31T12:00:00.000Z","level":"info","category":…,"message":…,"peer":…}` */
 export function jsonLine(record: LogRecord): string {
-  return encode({ ...head(record), ...record.properties, ...head(record) });
+  return jsonText({ ...head(record), ...record.properties, ...head(record) });
 }
 
 function head(record: LogRecord) {
@@ -62,18 +62,21 @@ function head(record: LogRecord) {
     time: new Date(record.timestamp).toISOString(),
     level: record.level,
     category: record.category.join("."),
-    message: record.message.map((part) => typeof part === "string" ? part : encode(part)).join(""),
+    message: record.message.map((part) => typeof part === "string" ? part : jsonText(part)).join(
+      "",
+    ),
   };
 }
 
 /** A value bare where that is unambiguous, else in JSON's quotes. */
 function textField(name: string, value: unknown): string {
-  const encoded = encode({ [name]: value });
+  const encoded = jsonText({ [name]: value });
   const json = encoded.slice(encoded.indexOf(":", JSON.stringify(name).length) + 1, -1);
   return /^"[\w.:/@+\[\]-]+"$/.test(json) ? json.slice(1, -1) : json;
 }
 
-function encode(value: unknown): string {
+/** JSON on one line that is safe to show, without what looks like a secret. */
+export function jsonText(value: unknown): string {
   return printable(JSON.stringify(value, withoutSecrets) ?? "undefined");
 }
 

@@ -1,0 +1,106 @@
+import * as v from "valibot";
+import { errorText, VerbsealError } from "../errors.ts";
+import { exists } from "../exists.ts";
+import { type ChainHead, chainHead, MAC_BYTES } from "./audit_chain.ts";
+import { AUDIT_MODE } from "./audit_file.ts";
+
+/** Where an audit log, its key and its head are. */
+export interface AuditPaths {
+  readonly file: string;
+  readonly key: string;
+  readonly head: string;
+}
+
+/** Names beside the file, where no others were given. */
+export function auditPaths(file: string, key?: string, head?: string): AuditPaths {
+  return { file, key: key ?? `${file}.key`, head: head ?? `${file}.head` };
+}
+
+/**
+ * Reads a key.
+ *
+ * @throws VerbsealError `audit_key` when it is none, or readable by others than owner and group
+ */
+export async function readAuditKey(path: string): Promise<Uint8Array> {
+  const key = await reading(path, "audit_key", () => Deno.readFile(path));
+  const { mode } = await Deno.stat(path);
+  if (mode !== null && (mode & 0o027) !== 0) {
+    throw new VerbsealError(
+      "audit_key",
+      `others can read or change the audit key ${path}`,
+      `chmod 600 ${path}, and if they may have read it, begin a new chain with a new key`,
+    );
+  }
+  if (key.length === MAC_BYTES) return key;
+  throw new VerbsealError(
+    "audit_key",
+    `the audit key ${path} has ${key.length} bytes instead of ${MAC_BYTES}`,
+    "Name the file that the server made, or another path for it to make a new one",
+  );
+}
+
+/** Reads a key, or makes one where there is none. */
+export async function ensureAuditKey(path: string): Promise<Uint8Array> {
+  if (!await exists(path)) {
+    const key = crypto.getRandomValues(new Uint8Array(MAC_BYTES));
+    // A link, unlike a rename, fails where somebody else was faster: then that one's key is read.
+    await writeWhole(`${path}.${crypto.randomUUID()}`, key, async (temporary) => {
+      await Deno.link(temporary, path).catch((error) => {
+        if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+      });
+      await Deno.remove(temporary);
+    });
+  }
+  return await readAuditKey(path);
+}
+
+/**
+ * Reads a head: what the server keeps, or a line of its log (`--log-format json`).
+ *
+ * @throws VerbsealError `audit_head`
+ */
+export async function readAuditHead(path: string): Promise<ChainHead> {
+  const text = await reading(path, "audit_head", () => Deno.readTextFile(path));
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), chainHead), text);
+  if (parsed.success) return parsed.output;
+  throw new VerbsealError(
+    "audit_head",
+    `${path} is no head of an audit log: it wants chain, sequence and mac`,
+    "Name the file that the server's --audit-head names, or a file with that line of its log",
+  );
+}
+
+/** Replaces the head as a whole: whoever reads it sees this one or the one before. */
+export async function writeAuditHead(path: string, head: ChainHead): Promise<void> {
+  const bytes = new TextEncoder().encode(JSON.stringify(head) + "\n");
+  await writeWhole(`${path}.new`, bytes, (temporary) => Deno.rename(temporary, path));
+}
+
+/** Writes a file that is on disk before it gets its name. */
+async function writeWhole(
+  temporary: string,
+  bytes: Uint8Array,
+  place: (temporary: string) => Promise<void>,
+): Promise<void> {
+  {
+    using file = await Deno.open(temporary, {
+      write: true,
+      create: true,
+      truncate: true,
+      mode: AUDIT_MODE,
+    });
+    for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+    await file.syncData();
+  }
+  await place(temporary);
+}
+
+async function reading<T>(path: string, code: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    throw new VerbsealError(code, `${path} cannot be read: ${errorText(error)}`, "", {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,258 @@
+import { Buffer } from "node:buffer";
+import { delay } from "@std/async/delay";
+import { errorText, VerbsealError } from "../errors.ts";
+import { jsonText, logger } from "../telemetry/log.ts";
+import { type Audit, type AuditEntry, auditRefusal } from "./audit.ts";
+import { AuditChain } from "./audit_chain.ts";
+import { AuditFile } from "./audit_file.ts";
+import { type AuditPaths, ensureAuditKey, writeAuditHead } from "./audit_files.ts";
+import { type AuditTail, auditTail } from "./audit_tail.ts";
+
+const log = logger("audit");
+
+/** How often a file that could not be written is tried again, in milliseconds. */
+const RETRY_MILLISECONDS = 1000;
+
+/** How often the log tells the head, where it has moved, in milliseconds. */
+const HEAD_LOG_MILLISECONDS = 600_000;
+
+/** Lines that are kept while they cannot be written; those beyond are counted and lost. */
+const MAX_WAITING = 10_000;
+
+interface Waiting {
+  /** Members of the line's object, as text. */
+  readonly members: string;
+  readonly durable: PromiseWithResolvers<void>;
+}
+
+/** Lines that have their place in the chain. */
+interface Batch {
+  readonly bytes: Uint8Array;
+  readonly waiting: readonly Waiting[];
+  /** Bytes that the file has. */
+  written: number;
+}
+
+/**
+ * The audit log of a server: one JSON line for each event, chained (audit_chain.ts), appended to a
+ * file that nobody but its user may read.
+ *
+ * **When is a line on disk?** Lines that wait are written together and synced (fdatasync); then their
+ * promises resolve, and the head is replaced. The next lines gather meanwhile: however many sessions
+ * wait there is one sync at a time, on another thread, and the event loop never waits. Who is let in
+ * is on disk before WELCOME is sent, and what a service did before its REPLY: no client has an answer
+ * that the log does not know. Endings and refusals are not waited for.
+ *
+ * **What if it cannot be written?** Nobody new is let in, calls of services are answered with an
+ * error, and writing is tried again every second; lines wait in memory meanwhile. After a sync that
+ * failed nobody can say what is on disk, so that only a new start helps, which compares file and head.
+ *
+ * **Rotation**: when the file is no longer under its name, the chain goes on in a new one there.
+ */
+export class AuditLog implements Audit, AsyncDisposable {
+  #file: AuditFile;
+  readonly #waiting: Waiting[] = [];
+  #batch: Batch | undefined;
+  #headDue = false;
+  #rotationDue = false;
+  #writing: Promise<void> | undefined;
+  #failure: unknown;
+  #lost = 0;
+  #loggedSequence = -1;
+  readonly #ending = new AbortController();
+  readonly #headTimer: number;
+
+  private constructor(
+    private readonly paths: AuditPaths,
+    private readonly chain: AuditChain,
+    file: AuditFile,
+    private readonly openFile: (path: string) => Promise<AuditFile>,
+  ) {
+    this.#file = file;
+    this.#headTimer = setInterval(() => this.#logHead(), HEAD_LOG_MILLISECONDS);
+  }
+
+  /**
+   * Begins a log, or goes on with one whose end is as its head says.
+   *
+   * @throws IntegrityError `audit_head` when it is not
+   * @throws VerbsealError `audit_head_missing`, `audit_in_use`, `audit_key`, `audit_unwritable`
+   */
+  static async open(
+    paths: AuditPaths,
+    openFile: (path: string) => Promise<AuditFile> = AuditFile.open,
+  ): Promise<AuditLog> {
+    const key = await ensureAuditKey(paths.key);
+    const file = await openFile(paths.file);
+    try {
+      const tail = await auditTail(paths, key);
+      const chain = tail ? AuditChain.after(key, tail.last) : AuditChain.begin(key);
+      const opened = new AuditLog(paths, chain, file, openFile);
+      await opened.#begin(tail);
+      return opened;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  check(): void {
+    if (this.#failure) throw auditRefusal();
+  }
+
+  record(entry: AuditEntry): Promise<void> {
+    if (this.#waiting.length >= MAX_WAITING) {
+      this.#lost += 1;
+      return Promise.reject(auditRefusal());
+    }
+    const durable = Promise.withResolvers<void>();
+    durable.promise.catch(() => {}); // of interest only to who waits
+    this.#waiting.push({ members: membersOf(entry), durable });
+    if (this.#failure) durable.reject(auditRefusal());
+    this.#wake();
+    return durable.promise;
+  }
+
+  /** Goes on in a new file if that of before was moved away; also without, with the next line. */
+  rotate(): void {
+    this.#rotationDue = true;
+    this.#wake();
+  }
+
+  /** Writes all that was recorded, and tells the log where the chain ends. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#headTimer);
+    this.#ending.abort();
+    this.#wake();
+    await this.#writing;
+    this.#logHead();
+    this.#file.close();
+  }
+
+  /** The first lines: what cannot be written now need not be tried later. */
+  async #begin(tail: AuditTail | undefined): Promise<void> {
+    try {
+      await this.#file.cutOff(tail?.tornBytes ?? 0);
+      if (this.#file.size === 0) this.#batch = this.#header();
+      else this.#headDue = true;
+      await this.#step();
+    } catch (error) {
+      clearInterval(this.#headTimer);
+      throw unwritable(this.paths, error);
+    }
+    if (!tail?.tornBytes) return;
+    log.warning("the audit log ended within a line, as a crash leaves it", { ...tail });
+    await this.record({ event: "audit", tornBytes: tail.tornBytes });
+  }
+
+  #wake(): void {
+    this.#writing ??= this.#write().finally(() => this.#writing = undefined);
+  }
+
+  get #due(): boolean {
+    return this.#waiting.length > 0 || this.#batch !== undefined || this.#headDue ||
+      this.#rotationDue;
+  }
+
+  async #write(): Promise<void> {
+    while (this.#due && !this.#file.broken) {
+      try {
+        await this.#step();
+        this.#succeeded();
+      } catch (error) {
+        this.#failed(error);
+        if (this.#ending.signal.aborted) return;
+        await delay(RETRY_MILLISECONDS, { signal: this.#ending.signal }).catch(() => {});
+      }
+    }
+  }
+
+  async #step(): Promise<void> {
+    if (!this.#batch) await this.#followRotation();
+    this.#batch ??= this.#nextBatch();
+    await this.#writeBatch(this.#batch);
+    this.#batch = undefined;
+    if (!this.#headDue) return;
+    await writeAuditHead(this.paths.head, this.chain.head);
+    this.#headDue = false;
+  }
+
+  async #followRotation(): Promise<void> {
+    this.#rotationDue = false;
+    if (!await this.#file.movedAway()) return;
+    const next = await this.openFile(this.paths.file);
+    this.#file.close();
+    this.#file = next;
+    this.#batch = this.#header();
+    log.info("the audit log goes on in a new file", { file: this.paths.file });
+  }
+
+  #header(): Batch {
+    return { bytes: this.chain.header(now()), waiting: [], written: 0 };
+  }
+
+  #nextBatch(): Batch {
+    const waiting = this.#waiting.splice(0);
+    const lines = waiting.map(({ members }) => this.chain.line(members));
+    return { bytes: Buffer.concat(lines), waiting, written: 0 };
+  }
+
+  async #writeBatch(batch: Batch): Promise<void> {
+    const { bytes, waiting } = batch;
+    if (bytes.length === 0) return;
+    while (batch.written < bytes.length) {
+      batch.written += await this.#file.write(bytes.subarray(batch.written));
+    }
+    await this.#file.sync();
+    this.#headDue = true;
+    for (const { durable } of waiting) durable.resolve();
+  }
+
+  #succeeded(): void {
+    if (!this.#failure) return;
+    this.#failure = undefined;
+    log.info("the audit log can be written again", { file: this.paths.file });
+    if (this.#lost > 0) this.record({ event: "audit", lostLines: this.#lost });
+    this.#lost = 0;
+  }
+
+  #failed(error: unknown): void {
+    if (!this.#failure) {
+      const { message, remedy } = unwritable(this.paths, error);
+      log.error("the audit log cannot be written: nobody new is let in", {
+        detail: message,
+        remedy: this.#file.broken ? "Start the server again once its disk is well" : remedy,
+      });
+    }
+    this.#failure = error;
+    const unwritten = [...this.#batch?.waiting ?? [], ...this.#waiting];
+    for (const { durable } of unwritten) durable.reject(auditRefusal());
+  }
+
+  #logHead(): void {
+    const { head } = this.chain;
+    if (head.sequence === this.#loggedSequence) return;
+    this.#loggedSequence = head.sequence;
+    log.info("audit head", { ...head });
+  }
+}
+
+function membersOf({ event, session, peer, identity, ...rest }: AuditEntry): string {
+  const fields = Object.entries({ time: now(), event, session, peer, identity, ...rest });
+  const present = fields.filter(([, value]) => value !== undefined);
+  return jsonText(Object.fromEntries(present)).slice(1, -1);
+}
+
+function now(): string {
+  return new Date().toISOString();
+}
+
+function unwritable({ file }: AuditPaths, error: unknown): VerbsealError {
+  if (error instanceof VerbsealError) return error;
+  return new VerbsealError(
+    "audit_unwritable",
+    `the audit log ${file} or its head cannot be written: ${errorText(error)}`,
+    "Make room on its disk, and let this user write there",
+    { cause: error },
+  );
+}

@@ -1,0 +1,211 @@
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { RefusedError, VerbsealError } from "../../lib/errors.ts";
+import type { AuditEntry } from "../../lib/security/audit.ts";
+import { readAuditHead } from "../../lib/security/audit_files.ts";
+import { AuditLog } from "../../lib/security/audit_log.ts";
+import { eventually } from "../program.ts";
+import { CapturedLog } from "../telemetry/captured_log.ts";
+import { AuditScene, FailingDisk } from "./audit_scene.ts";
+
+const entry: AuditEntry = { event: "refused", peer: "10.0.0.1:4433", reason: "policy" };
+
+async function failureOf(scene: AuditScene): Promise<string> {
+  const { code } = await assertRejects(() => AuditLog.open(scene.paths), VerbsealError);
+  return code;
+}
+
+Deno.test("an event is a line that says when, what, of which session and of whom", async () => {
+  await using scene = await AuditScene.create();
+  const before = Date.now();
+  await scene.record({
+    event: "service",
+    session: "abc",
+    peer: "10.0.0.1:1",
+    identity: { subject: "CN=a\u001b[2J" },
+    path: "file",
+    token: "hidden",
+  });
+  const text = (await scene.read())[1]!;
+  const { time, mac, ...line } = JSON.parse(text);
+  assert(Date.parse(time) >= before && Date.parse(time) <= Date.now());
+  assertEquals(mac.length, 64);
+  assertEquals(line, {
+    sequence: 1,
+    event: "service",
+    session: "abc",
+    peer: "10.0.0.1:1",
+    identity: { subject: "CN=a\u001b[2J" },
+    path: "file",
+    token: "[redacted]",
+  });
+  assert(!text.includes("\u001b"), "a terminal that shows it could be moved about");
+});
+
+Deno.test("what a recorded event's promise says is on disk, and the head follows", async () => {
+  await using scene = await AuditScene.create();
+  await using log = await AuditLog.open(scene.paths);
+  await Promise.all(Array.from({ length: 50 }, () => log.record(entry)));
+  assertEquals((await scene.read()).length, 51);
+  await log.record(entry);
+  const { sequence } = await readAuditHead(scene.paths.head);
+  assert(sequence >= 50, `head ${sequence}`);
+  assertEquals((await scene.verify()).lines, 52);
+});
+
+Deno.test("nobody but the server's user can read the file, its key and its head", async () => {
+  await using scene = await AuditScene.create();
+  await scene.lines(2);
+  const { file, key, head } = scene.paths;
+  for (const path of [file, key, head]) {
+    assertEquals((await Deno.stat(path)).mode! & 0o777, 0o600, path);
+  }
+  assertEquals((await Deno.readFile(key)).length, 32);
+  const names = [...Deno.readDirSync(scene.folder)].map(({ name }) => name).sort();
+  assertEquals(names, ["audit.jsonl", "audit.jsonl.head", "audit.jsonl.key"]);
+  for (
+    const [mode, taken] of [[0o644, false], [0o660, false], [0o640, true], [0o400, true]] as const
+  ) {
+    await Deno.chmod(key, mode);
+    if (taken) await scene.record(entry);
+    else assertEquals(await failureOf(scene), "audit_key");
+  }
+  await Deno.chmod(key, 0o600);
+  await Deno.writeFile(key, new Uint8Array(31));
+  assertEquals(await failureOf(scene), "audit_key");
+});
+
+Deno.test("a server that starts again goes on with the chain", async () => {
+  await using scene = await AuditScene.create();
+  await scene.lines(3);
+  await scene.record(entry);
+  await scene.record();
+  await scene.record(entry);
+  const { lines, first, last, continued } = await scene.verify();
+  assertEquals([lines, first.sequence, last.sequence, continued], [5, 0, 4, false]);
+});
+
+Deno.test("a log whose end is not as its head says is not gone on with", async () => {
+  await using scene = await AuditScene.create();
+  const lines = await scene.lines(6);
+  const forged = lines[5]!.replace("policy", "closed");
+  for (
+    const tampered of [
+      lines.slice(0, 5),
+      lines.slice(0, 1),
+      lines.with(5, forged.slice(0, -3) + '0"}'),
+    ]
+  ) {
+    await scene.write(tampered);
+    assertEquals(await failureOf(scene), "audit_head");
+  }
+  await scene.write([...lines, forged.replace('"sequence":5', '"sequence":6')]);
+  assertEquals(await failureOf(scene), "audit_head", "nobody but the server adds lines");
+  await scene.write(lines);
+  await Deno.remove(scene.paths.head);
+  assertEquals(await failureOf(scene), "audit_head_missing");
+  await Deno.rename(scene.paths.file, `${scene.paths.file}.1`);
+  assertEquals((await scene.lines(2)).length, 2, "the way out that the message names");
+});
+
+Deno.test("a server that was killed before it could replace the head, or within a line, goes on", async () => {
+  await using scene = await AuditScene.create();
+  await scene.lines(3);
+  const head = await Deno.readTextFile(scene.paths.head);
+  await scene.record(entry, entry);
+  await Deno.writeTextFile(scene.paths.head, head);
+  await scene.record(entry);
+  assertEquals((await scene.verify()).lines, 6);
+
+  await Deno.writeTextFile(scene.paths.file, '{"sequence":6,"time', { append: true });
+  using captured = new CapturedLog();
+  await scene.record(entry);
+  assertStringIncludes(captured.lines()[0]!, "warning the audit log ended within a line");
+  assertEquals((await scene.verify()).lines, 8);
+  assertEquals(JSON.parse((await scene.read())[6]!).tornBytes, 19);
+});
+
+Deno.test("a log that is moved away goes on in a new file, while the server runs or not", async () => {
+  await using scene = await AuditScene.create();
+  const { file } = scene.paths;
+  {
+    await using log = await AuditLog.open(scene.paths);
+    await log.record(entry);
+    await Deno.rename(file, `${file}.3`);
+    await log.record(entry);
+    await Deno.rename(file, `${file}.2`);
+    log.rotate();
+    await log.record(entry);
+  }
+  await Deno.rename(file, `${file}.1`);
+  await scene.record(entry);
+  const files = [`${file}.3`, `${file}.2`, `${file}.1`, file];
+  const { lines, last, continued } = await scene.verify({ files });
+  assertEquals([lines, last.sequence, continued], [8, 7, false]);
+  const later = await scene.verify({ files: files.slice(2) });
+  assertEquals([later.continued, later.first.sequence], [true, 4]);
+  for (const some of [files.toSpliced(1, 1), files.slice(0, 3), files.toReversed()]) {
+    await assertRejects(() => scene.verify({ files: some }), VerbsealError);
+  }
+});
+
+Deno.test("two servers do not write to one log", async () => {
+  await using scene = await AuditScene.create();
+  await using _log = await AuditLog.open(scene.paths);
+  assertEquals(await failureOf(scene), "audit_in_use");
+});
+
+Deno.test("while lines cannot be written nobody is let in, and then all of them are", async () => {
+  await using scene = await AuditScene.create();
+  using captured = new CapturedLog();
+  const disk = new FailingDisk();
+  {
+    await using log = await AuditLog.open(scene.paths, disk.open);
+    log.check();
+    disk.failing = "write";
+    await assertRejects(() => log.record(entry), RefusedError, "audit log");
+    await assertRejects(() => log.record(entry), RefusedError);
+    assertThrows(() => log.check(), RefusedError);
+    disk.room = 100; // a line in parts
+    disk.failing = undefined;
+    const written = () => captured.lines().some((line) => line.includes("can be written again"));
+    await eventually("writing is tried again", written, 5000);
+    log.check();
+    await log.record(entry);
+  }
+  assertEquals(captured.lines().map((line) => line.split(" ")[0]), ["error", "info", "info"]);
+  assertEquals((await scene.verify()).lines, 4);
+});
+
+Deno.test("after a sync that failed only a new start helps", async () => {
+  await using scene = await AuditScene.create();
+  using captured = new CapturedLog();
+  const disk = new FailingDisk();
+  {
+    await using log = await AuditLog.open(scene.paths, disk.open);
+    disk.failing = "sync";
+    await assertRejects(() => log.record(entry), RefusedError);
+    disk.failing = undefined;
+    await assertRejects(() => log.record(entry), RefusedError);
+    assertThrows(() => log.check(), RefusedError);
+  }
+  assertStringIncludes(captured.lines("remedy")[0]!, "Start the server again");
+  await scene.record(entry);
+  assertEquals((await scene.verify()).lines, 3);
+});
+
+Deno.test("a log that cannot be written from the start on is an error", async () => {
+  await using scene = await AuditScene.create();
+  const disk = new FailingDisk();
+  disk.failing = "write";
+  const { code } = await assertRejects(() => AuditLog.open(scene.paths, disk.open), VerbsealError);
+  assertEquals(code, "audit_unwritable");
+  const elsewhere = { ...scene.paths, file: `${scene.folder}/missing/audit` };
+  const other = await assertRejects(() => AuditLog.open(elsewhere), VerbsealError);
+  assertEquals(other.code, "audit_unwritable");
+});
