@@ -12,6 +12,8 @@ export class Memory implements Disposable {
   readonly pointer: Deno.PointerObject;
   /** Address as a number: user space lies below 2^53 on every 64-bit Linux. */
   readonly address: number;
+  /** The same as C calls take it: `base + BigInt(offset)` allocates nothing where it is an argument. */
+  readonly base: bigint;
   readonly bytes: Uint8Array<ArrayBuffer>;
   #mapped: number;
 
@@ -34,7 +36,8 @@ export class Memory implements Disposable {
       throw new SystemError("mmap", errno());
     }
     this.pointer = pointer;
-    this.address = Number(addressOf(pointer));
+    this.base = addressOf(pointer);
+    this.address = Number(this.base);
     this.bytes = new Uint8Array(
       Deno.UnsafePointerView.getArrayBuffer(pointer, length) as ArrayBuffer,
     );

@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
 import { createHmac, hkdfSync } from "node:crypto";
+import type { SealCipher } from "./messages.ts";
 
 /** Who sends what a key is for. */
 export type Direction = "client" | "server";
@@ -9,6 +10,18 @@ export interface KeyContext {
   readonly epoch: number;
   /** Both queue pairs; a data connection has none. */
   readonly qpns?: { readonly client: number; readonly server: number };
+}
+
+/** What one epoch's records are sealed with; plain data, to cross threads. */
+export interface SealKeys {
+  readonly cipher: SealCipher;
+  /** Bytes of the session's name. */
+  readonly session: Uint8Array<ArrayBuffer>;
+  readonly epoch: number;
+  /** 32 bytes, of what this side sends. */
+  readonly own: Uint8Array<ArrayBuffer>;
+  /** 32 bytes, of what the peer sends. */
+  readonly peer: Uint8Array<ArrayBuffer>;
 }
 
 /**
@@ -34,7 +47,7 @@ export class KeySchedule implements Disposable {
   }
 
   /** 32 bytes for one purpose and one direction. */
-  key(purpose: string, direction: Direction, context: KeyContext): Uint8Array {
+  key(purpose: string, direction: Direction, context: KeyContext): Uint8Array<ArrayBuffer> {
     const label = new TextEncoder().encode(`verbseal/1 ${purpose} ${direction}\0`);
     const info = Buffer.concat([label, bigEndian(context.epoch), qpnsOf(context)]);
     return new Uint8Array(hkdfSync("sha256", this.#secrets, this.#transcript, info, 32));

@@ -45,6 +45,9 @@ const service = ["messages", "memory", "files"] as const;
 export type Transport = typeof transport[number];
 export type Provider = typeof provider[number];
 export type Connect = typeof connect[number];
+/** How what RDMA carries is sealed; not at all with `off`. */
+export type Seal = typeof seal[number];
+export type SealCipher = Exclude<Seal, "off">;
 export type Service = typeof service[number];
 
 const session = octets(SESSION_BYTES, decodeBase64Url);

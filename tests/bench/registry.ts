@@ -4,6 +4,7 @@ import { kernelTransfers, localTransfers } from "./file_transfers.ts";
 import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
+import { sealing } from "./seal.ts";
 import { newHandshakes, resumedHandshakes } from "./tls_handshakes.ts";
 import { tlsSessions } from "./tls_sessions.ts";
 import { writeBandwidth, writeLatency } from "./verbs_write.ts";
@@ -30,6 +31,7 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "roce.qps.bw", run: queuePairBandwidth },
   { ...onHost, name: "roce.qps.lat", run: queuePairLatency },
   { ...onHost, name: "roce.qp.memory", run: queuePairMemory },
+  { ...onHost, name: "seal.gcm", needs: PACKAGES.libraries, run: sealing },
   { ...onHost, name: "tls.handshake.new", needs: PACKAGES.libraries, run: newHandshakes },
   { ...onHost, name: "tls.handshake.resumed", needs: PACKAGES.libraries, run: resumedHandshakes },
   { ...onHost, name: "tls.sessions", run: tlsSessions },

@@ -26,6 +26,7 @@ import {
 } from "../../ffi/libc.ts";
 import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
 import { ENGINE } from "../../ffi/libcrypto_engine.ts";
+import { EVP } from "../../ffi/libcrypto_evp.ts";
 import { OCSP } from "../../ffi/libcrypto_ocsp.ts";
 import { OSSL_STORE } from "../../ffi/libcrypto_store.ts";
 import { SSL, SSL_R, X509_V } from "../../ffi/libssl.ts";
@@ -59,6 +60,7 @@ const headers = `
 #include <sys/syscall.h>
 #include <ffi.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
@@ -109,6 +111,7 @@ const constants: Readonly<Record<string, number>> = {
   ...ETHTOOL,
   ...OCSP,
   ...ENGINE,
+  ...EVP,
   ...OSSL_STORE,
   ...CKR,
   FFI_DEFAULT_ABI,
