@@ -6,7 +6,7 @@ import type { Moved } from "./chunk_source.ts";
 import type { RegularFile } from "./file_system.ts";
 
 /** Writes chunks to a file in their order, and gives their buffers back. */
-export class ChunkSink {
+export class ChunkSink<T extends Chunk = Chunk> {
   readonly #hash = createHash("sha256");
   readonly #busy = new Set<number>();
   readonly #obtaining = new Set<Promise<void>>();
@@ -22,7 +22,7 @@ export class ChunkSink {
     private readonly file: RegularFile,
     private readonly memory: Memory,
     private readonly bufferBytes: number,
-    private readonly obtain: (chunk: Chunk) => Promise<void>,
+    private readonly obtain: (chunk: T) => Promise<void>,
     private readonly release: (buffer: number, written: number, size: number) => void,
   ) {}
 
@@ -32,7 +32,7 @@ export class ChunkSink {
    * @returns a promise that rejects when it or one before it could not be written
    * @throws ProtocolError when it is not the next one, or its buffer is not free
    */
-  take(chunk: Chunk): Promise<void> {
+  take(chunk: T): Promise<void> {
     const { buffer, offset, length } = chunk;
     if (offset !== this.#received || this.#busy.has(buffer)) {
       throw new ProtocolError("chunk", `chunk at ${offset} in buffer ${buffer} out of turn`);

@@ -1,8 +1,6 @@
 import { decodeHex } from "@std/encoding/hex";
 import { basename, dirname } from "node:path";
-import { Memory } from "../../ffi/memory.ts";
 import { IntegrityError, ProtocolError, RefusedError } from "../errors.ts";
-import type { Access } from "../rdma/memory_region.ts";
 import type { ClientSession } from "../session/client_session.ts";
 import {
   MessageKind,
@@ -18,11 +16,12 @@ import {
   BUFFERS,
   decodeBuffer,
   decodeChunk,
-  encodeBuffer,
-  encodeChunk,
+  encodeGrantedBuffer,
+  encodeGrantedChunk,
   fileReply,
 } from "./file_protocol.ts";
 import { Directory } from "./file_system.ts";
+import { LentBuffers } from "./lent_buffers.ts";
 import { parse } from "./schema.ts";
 
 /** Told of progress: bytes that are safe with the receiver, of bytes in all. */
@@ -118,23 +117,25 @@ export class FileClient implements ServiceDefinition, SessionService {
   ): Promise<Moved> {
     using directory = new Directory(dirname(local), { confined: false });
     using file = directory.openFile(basename(local));
-    using buffers = new LentBuffers(access, ["REMOTE_READ"]);
+    await using buffers = new LentBuffers(access, "read");
     const unconfirmed: number[] = [];
-    const source = new ChunkSource(file, buffers.memory, BUFFER_BYTES, (chunk) => {
+    const source = new ChunkSource(file, buffers.memory, BUFFER_BYTES, async (chunk) => {
+      const rkey = await buffers.give(chunk.buffer, chunk.length);
       unconfirmed.push(chunk.offset + chunk.length);
-      access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
-      return Promise.resolve();
+      access.send(MessageKind.FILE_CHUNK, transfer, encodeGrantedChunk({ ...chunk, rkey }));
     });
-    let granted = 0;
+    let freed = 0;
     const begun = Promise.withResolvers<void>();
     this.#current = {
       id: transfer,
       message: (kind, body) => {
         if (kind !== MessageKind.FILE_BUFFER_FREE) throw outOfTurn(kind);
         begun.resolve();
-        source.bufferFree(decodeBuffer(body, BUFFERS));
+        const buffer = decodeBuffer(body, BUFFERS);
+        buffers.takeBack(buffer)
+          .then(() => source.bufferFree(buffer), (error) => source.abort(error));
         // The first ones only begin; each later one confirms a chunk.
-        if (++granted > BUFFERS) progress(unconfirmed.shift()!, file.size);
+        if (++freed > BUFFERS) progress(unconfirmed.shift()!, file.size);
       },
       abort: (reason) => {
         source.abort(reason);
@@ -146,7 +147,7 @@ export class FileClient implements ServiceDefinition, SessionService {
       transfer,
       path: remote,
       size: String(file.size),
-      window: buffers.description,
+      window: buffers.window,
     });
     reply.catch(this.#current.abort);
     // Messages may be faster than the REQUEST: the server must have begun, also for an empty file.
@@ -169,24 +170,25 @@ export class FileClient implements ServiceDefinition, SessionService {
   ): Promise<Moved> {
     using directory = new Directory(dirname(local), { confined: false });
     using target = directory.createFile(basename(local));
-    using buffers = new LentBuffers(access, ["LOCAL_WRITE", "REMOTE_WRITE"]);
+    await using buffers = new LentBuffers(access, "write");
     const failed = Promise.withResolvers<never>();
+    failed.promise.catch(() => {}); // it may come before somebody waits
     const complete = Promise.withResolvers<void>();
-    // The server can still write to the buffers: what is hashed and written is a copy out of its reach.
-    using copy = new Memory(buffers.memory.length);
+    const giveBack = async (buffer: number) => {
+      const rkey = await buffers.give(buffer);
+      const granted = encodeGrantedBuffer({ buffer, rkey });
+      access.send(MessageKind.FILE_BUFFER_FREE, transfer, granted);
+    };
     const sink = new ChunkSink(
       target.file,
-      copy,
+      buffers.memory,
       BUFFER_BYTES,
-      ({ buffer, length }) => {
-        const at = buffer * BUFFER_BYTES;
-        copy.bytes.set(buffers.memory.bytes.subarray(at, at + length), at);
-        return Promise.resolve();
-      },
+      // What is hashed and written is out of the server's reach.
+      ({ buffer }) => buffers.takeBack(buffer),
       (buffer, written, size) => {
         progress(written, size);
         if (written === size) complete.resolve();
-        else access.send(MessageKind.FILE_BUFFER_FREE, transfer, encodeBuffer(buffer));
+        else giveBack(buffer).catch(failed.reject);
       },
     );
     this.#current = {
@@ -198,12 +200,14 @@ export class FileClient implements ServiceDefinition, SessionService {
       abort: failed.reject,
     };
     try {
+      const rkeys = await Promise.all(Array.from({ length: BUFFERS }, (_, at) => buffers.give(at)));
       const reply = await Promise.race([
         answered(session.request("files", {
           operation: "get",
           transfer,
           path: remote,
-          window: buffers.description,
+          window: buffers.window,
+          rkeys,
         })),
         failed.promise,
       ]);
@@ -218,35 +222,6 @@ export class FileClient implements ServiceDefinition, SessionService {
       this.#current = undefined;
       await sink.settled();
     }
-  }
-}
-
-/** The client's buffers, open to the server in one direction until this is disposed. */
-class LentBuffers implements Disposable {
-  readonly memory = new Memory(BUFFERS * BUFFER_BYTES);
-  readonly #region;
-
-  constructor(access: ServiceAccess, use: readonly Access[]) {
-    try {
-      this.#region = access.registerMemory(this.memory, use);
-    } catch (error) {
-      this.memory[Symbol.dispose]();
-      throw error;
-    }
-  }
-
-  get description() {
-    return {
-      address: String(this.#region.address),
-      rkey: this.#region.rkey,
-      buffers: BUFFERS,
-      bufferBytes: BUFFER_BYTES,
-    };
-  }
-
-  [Symbol.dispose](): void {
-    this.#region[Symbol.dispose]();
-    this.memory[Symbol.dispose]();
   }
 }
 

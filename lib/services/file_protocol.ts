@@ -9,7 +9,6 @@ export const BUFFER_BYTES = 2 ** 18;
 const window = v.strictObject({
   /** Of the first buffer; the others follow it. */
   address: decimal,
-  rkey: u32,
   buffers: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(BUFFERS)),
   bufferBytes: v.pipe(v.number(), v.integer(), v.minValue(2 ** 16), v.maxValue(BUFFER_BYTES)),
 });
@@ -19,7 +18,17 @@ const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 /** REQUESTs of the file service; the REPLY comes when the file is complete. */
 export const fileRequest = v.variant("operation", [
   v.strictObject({ operation: v.literal("put"), transfer: u32, path, size: decimal, window }),
-  v.strictObject({ operation: v.literal("get"), transfer: u32, path, window }),
+  v.pipe(
+    v.strictObject({
+      operation: v.literal("get"),
+      transfer: u32,
+      path,
+      window,
+      /** Of the grants that the server begins with, one for each buffer. */
+      rkeys: v.array(u32),
+    }),
+    v.check(({ window, rkeys }) => rkeys.length === window.buffers, "not one rkey a buffer"),
+  ),
 ]);
 
 export type FileRequest = v.InferOutput<typeof fileRequest>;
@@ -41,7 +50,20 @@ export interface Chunk {
   readonly size: number;
 }
 
+/** A chunk that the server may READ. */
+export interface GrantedChunk extends Chunk {
+  readonly rkey: number;
+}
+
+/** A buffer that the server may WRITE a chunk to. */
+export interface GrantedBuffer {
+  readonly buffer: number;
+  readonly rkey: number;
+}
+
 const CHUNK_MESSAGE_BYTES = 24;
+const BUFFER_MESSAGE_BYTES = 4;
+const RKEY_BYTES = 4;
 
 /** u32 buffer, u32 length, u64 offset, u64 size, big-endian. */
 export function encodeChunk({ buffer, length, offset, size }: Chunk): Uint8Array {
@@ -76,16 +98,59 @@ export function decodeChunk(message: Uint8Array, buffers: number, bufferBytes: n
 }
 
 export function encodeBuffer(buffer: number): Uint8Array {
-  const body = new DataView(new ArrayBuffer(4));
+  const body = new DataView(new ArrayBuffer(BUFFER_MESSAGE_BYTES));
   body.setUint32(0, buffer);
   return new Uint8Array(body.buffer);
 }
 
 /** @throws ProtocolError when there is no such buffer */
 export function decodeBuffer(message: Uint8Array, buffers: number): number {
-  const buffer = message.length === 4
-    ? new DataView(message.buffer, message.byteOffset, 4).getUint32(0)
+  const buffer = message.length === BUFFER_MESSAGE_BYTES
+    ? new DataView(message.buffer, message.byteOffset, message.length).getUint32(0)
     : buffers;
   if (buffer >= buffers) throw new ProtocolError("buffer", `there is no buffer ${buffer}`);
   return buffer;
+}
+
+/** A chunk as {@linkcode encodeChunk} has it, u32 rkey. */
+export function encodeGrantedChunk(chunk: GrantedChunk): Uint8Array {
+  return withRkey(encodeChunk(chunk), chunk.rkey);
+}
+
+/** @throws ProtocolError as {@linkcode decodeChunk} */
+export function decodeGrantedChunk(
+  message: Uint8Array,
+  buffers: number,
+  bufferBytes: number,
+): GrantedChunk {
+  const [rest, rkey] = partRkey(message, CHUNK_MESSAGE_BYTES, "chunk");
+  return { ...decodeChunk(rest, buffers, bufferBytes), rkey };
+}
+
+/** u32 buffer, u32 rkey, big-endian. */
+export function encodeGrantedBuffer({ buffer, rkey }: GrantedBuffer): Uint8Array {
+  return withRkey(encodeBuffer(buffer), rkey);
+}
+
+/** @throws ProtocolError as {@linkcode decodeBuffer} */
+export function decodeGrantedBuffer(message: Uint8Array, buffers: number): GrantedBuffer {
+  const [rest, rkey] = partRkey(message, BUFFER_MESSAGE_BYTES, "buffer");
+  return { buffer: decodeBuffer(rest, buffers), rkey };
+}
+
+function withRkey(message: Uint8Array, rkey: number): Uint8Array {
+  const body = new Uint8Array(message.length + RKEY_BYTES);
+  body.set(message);
+  new DataView(body.buffer).setUint32(message.length, rkey);
+  return body;
+}
+
+function partRkey(message: Uint8Array, at: number, code: string): [Uint8Array, rkey: number] {
+  if (message.length !== at + RKEY_BYTES) {
+    throw new ProtocolError(code, `${code} granted in a message of ${message.length} bytes`);
+  }
+  return [
+    message.subarray(0, at),
+    new DataView(message.buffer, message.byteOffset + at, RKEY_BYTES).getUint32(0),
+  ];
 }

@@ -12,6 +12,7 @@ import { Opcode } from "../rdma/work_request.ts";
 import { requireAccess } from "../security/policy.ts";
 import {
   MessageKind,
+  type RemoteBuffer,
   type ServiceAccess,
   type ServiceDefinition,
   type SessionService,
@@ -19,12 +20,15 @@ import {
 import { ChunkSink } from "./chunk_sink.ts";
 import { ChunkSource, type Moved } from "./chunk_source.ts";
 import {
-  decodeBuffer,
-  decodeChunk,
+  decodeGrantedBuffer,
+  decodeGrantedChunk,
   encodeBuffer,
   encodeChunk,
   type FileRequest,
   fileRequest,
+  type FileWindow,
+  type GrantedBuffer,
+  type GrantedChunk,
 } from "./file_protocol.ts";
 import { Directory, NewFile, RegularFile } from "./file_system.ts";
 import { logger } from "../telemetry/log.ts";
@@ -144,12 +148,17 @@ class Staging implements Disposable {
   }
 }
 
+/** Where a buffer of the client's is; only the key comes with the grant. */
+function remoteBuffer(window: FileWindow, { buffer, rkey }: GrantedBuffer): RemoteBuffer {
+  return { address: Number(window.address) + buffer * window.bufferBytes, rkey };
+}
+
 /** READs the client's buffers and writes them to a file. */
 class PutTransfer implements Transfer {
   readonly #end = Promise.withResolvers<string>();
   readonly #file: NewFile;
   readonly #staging: Staging;
-  readonly #sink: ChunkSink;
+  readonly #sink: ChunkSink<GrantedChunk>;
   #complete = false;
 
   constructor(
@@ -166,16 +175,13 @@ class PutTransfer implements Transfer {
       this.#file.file,
       this.#staging.memory,
       window.bufferBytes,
-      ({ buffer, length }) =>
+      (chunk) =>
         access.transfer(
           Opcode.READ,
           this.#staging.region,
-          buffer * window.bufferBytes,
-          length,
-          {
-            address: Number(window.address) + buffer * window.bufferBytes,
-            rkey: window.rkey,
-          },
+          chunk.buffer * window.bufferBytes,
+          chunk.length,
+          remoteBuffer(window, chunk),
         ),
       (buffer) => this.#release(buffer),
     );
@@ -199,7 +205,7 @@ class PutTransfer implements Transfer {
   message(kind: MessageKind, body: Uint8Array): void {
     const { buffers, bufferBytes } = this.request.window;
     if (kind === MessageKind.FILE_CHUNK && !this.#complete) {
-      const chunk = decodeChunk(body, buffers, bufferBytes);
+      const chunk = decodeGrantedChunk(body, buffers, bufferBytes);
       if (chunk.size !== Number(this.request.size)) {
         throw new ProtocolError("chunk", `chunk of a file of ${chunk.size} bytes`);
       }
@@ -238,6 +244,8 @@ class GetTransfer implements Transfer {
   readonly #file: RegularFile;
   readonly #staging: Staging;
   readonly #source: ChunkSource;
+  /** Of the grant that each buffer has, or had last. */
+  readonly #rkeys: number[];
   #running: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -246,6 +254,7 @@ class GetTransfer implements Transfer {
     private readonly request: FileRequest & { operation: "get" },
   ) {
     const { window, transfer } = request;
+    this.#rkeys = [...request.rkeys];
     using building = new DisposableStack();
     this.#file = building.use(root.openFile(request.path));
     this.#staging = building.use(new Staging(access, request, []));
@@ -254,8 +263,9 @@ class GetTransfer implements Transfer {
       this.#staging.memory,
       window.bufferBytes,
       async (chunk) => {
-        const at = chunk.buffer * window.bufferBytes;
-        const remote = { address: Number(window.address) + at, rkey: window.rkey };
+        const { buffer } = chunk;
+        const at = buffer * window.bufferBytes;
+        const remote = remoteBuffer(window, { buffer, rkey: this.#rkeys[buffer]! });
         const range = { descriptor: this.#file.fd, position: chunk.offset };
         await (access.writeFile?.(range, chunk.length, remote) ??
           access.transfer(Opcode.WRITE, this.#staging.region, at, chunk.length, remote));
@@ -276,7 +286,9 @@ class GetTransfer implements Transfer {
 
   message(kind: MessageKind, body: Uint8Array): void {
     if (kind === MessageKind.FILE_BUFFER_FREE) {
-      this.#source.bufferFree(decodeBuffer(body, this.request.window.buffers));
+      const { buffer, rkey } = decodeGrantedBuffer(body, this.request.window.buffers);
+      this.#source.bufferFree(buffer);
+      this.#rkeys[buffer] = rkey;
     } else if (kind === MessageKind.FILE_ABORT) {
       this.abort(new VerbsealError("aborted", "the client gave up"));
     } else {

@@ -1,20 +1,18 @@
 import * as v from "valibot";
 import { Memory } from "../../ffi/memory.ts";
 import { RefusedError } from "../errors.ts";
-import type { MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
 import { requireAccess } from "../security/policy.ts";
 import type { ClientSession } from "../session/client_session.ts";
 import {
+  type GrantDirection,
+  type LentBuffer,
   type ServiceAccess,
   type ServiceDefinition,
   type SessionService,
   startedWith,
 } from "../session/service.ts";
 import { decimal, parse, u32 } from "./schema.ts";
-
-/** What the client may do under a grant. */
-export type GrantDirection = "write" | "read";
 
 const requestSchema = v.variant("operation", [
   v.strictObject({
@@ -33,7 +31,7 @@ const grantSchema = v.strictObject({
 
 /**
  * The server's side: lends a zeroed region to the session, and opens exactly the bytes asked for,
- * for one direction and one operation. Nothing is registered between a grant and the next.
+ * for one direction and one operation. Nothing is lent between a grant and the next.
  *
  * @param bytes size of the region
  */
@@ -45,29 +43,36 @@ class LentMemory implements SessionService {
   readonly #access: ServiceAccess;
   readonly #bytes: number;
   #memory: Memory | undefined;
-  #grant: MemoryRegion | undefined;
+  #lent: LentBuffer | undefined;
+  /** Requests are answered one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(access: ServiceAccess, bytes: number) {
     this.#access = access;
     this.#bytes = Math.min(bytes, access.permissions.registeredBytes);
   }
 
-  // deno-lint-ignore require-await -- refusals become rejections
-  async request(body: unknown): Promise<unknown> {
+  request(body: unknown): Promise<unknown> {
+    const answer = this.#last.then(() => this.#answer(body));
+    this.#last = answer.catch(() => {});
+    return answer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#last;
+    this.#lent?.[Symbol.dispose]();
+    this.#memory?.[Symbol.dispose]();
+  }
+
+  #answer(body: unknown): Promise<unknown> {
     const request = parse(requestSchema, body);
     if (request.operation === "withdraw") return this.#withdraw();
     return this.#open(request.direction, Number(request.offset), Number(request.length));
   }
 
-  // deno-lint-ignore require-await -- nothing to wait for
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#grant?.[Symbol.dispose]();
-    this.#memory?.[Symbol.dispose]();
-  }
-
-  #open(direction: GrantDirection, offset: number, length: number) {
+  async #open(direction: GrantDirection, offset: number, length: number) {
     requireAccess(this.#access.permissions, direction);
-    if (this.#grant) throw new RefusedError("grant", "the session has a grant already");
+    if (this.#lent) throw new RefusedError("grant", "the session has a grant already");
     if (length < 1 || offset + length > this.#bytes) {
       throw new RefusedError(
         "grant_bounds",
@@ -75,20 +80,20 @@ class LentMemory implements SessionService {
       );
     }
     this.#memory ??= new Memory(this.#bytes);
-    // REMOTE_WRITE needs LOCAL_WRITE (ibv_reg_mr(3)).
-    this.#grant = this.#access.registerMemory(
-      this.#memory,
-      direction === "write" ? ["LOCAL_WRITE", "REMOTE_WRITE"] : ["REMOTE_READ"],
-      offset,
-      length,
-    );
-    return { address: String(this.#grant.address), rkey: this.#grant.rkey };
+    using building = new DisposableStack();
+    const lent = building.use(this.#access.lend(this.#memory, offset, length));
+    const rkey = await lent.grant(direction);
+    building.move();
+    this.#lent = lent;
+    return { address: String(lent.address), rkey };
   }
 
-  #withdraw(): Record<string, never> {
-    if (!this.#grant) throw new RefusedError("grant", "the session has no grant");
-    this.#grant[Symbol.dispose]();
-    this.#grant = undefined;
+  async #withdraw(): Promise<Record<string, never>> {
+    const lent = this.#lent;
+    if (!lent) throw new RefusedError("grant", "the session has no grant");
+    await lent.withdraw();
+    lent[Symbol.dispose]();
+    this.#lent = undefined;
     return {};
   }
 }

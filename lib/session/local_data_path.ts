@@ -25,10 +25,12 @@ import type {
 import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import { bringUp } from "./bring_up.ts";
+import { RegisteredBuffer } from "./grants.ts";
 import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import {
+  type LentBuffer,
   MessageKind,
   type RemoteBuffer,
   type ServiceAccess,
@@ -190,6 +192,13 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       length ?? memory.length - (offset ?? 0),
       () => protectionDomain.registerMemory(memory, access, offset, length),
     );
+  }
+
+  lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {
+    const { protectionDomain } = this.#allocated();
+    const range = { memory, offset, length };
+    const counted = this.#registered.reserve(length);
+    return new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
   }
 
   transfer(

@@ -13,6 +13,21 @@ export class RegisteredBytes {
    * @throws RefusedError when they are too many
    */
   count(bytes: number, register: () => MemoryRegion): MemoryRegion {
+    const counted = this.reserve(bytes);
+    try {
+      return new CountedRegion(register(), counted);
+    } catch (error) {
+      counted[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * Counts bytes until what it returns is disposed.
+   *
+   * @throws as {@linkcode count}
+   */
+  reserve(bytes: number): Disposable {
     if (this.#now + bytes > this.most) {
       throw new RefusedError(
         "registered_memory",
@@ -20,16 +35,19 @@ export class RegisteredBytes {
         "ask who runs the server for more",
       );
     }
-    const region = register();
     this.#now += bytes;
-    return new CountedRegion(region, () => this.#now -= bytes);
+    let counted = bytes;
+    return {
+      [Symbol.dispose]: () => {
+        this.#now -= counted;
+        counted = 0;
+      },
+    };
   }
 }
 
 class CountedRegion implements MemoryRegion {
-  #counted = true;
-
-  constructor(private readonly region: MemoryRegion, private readonly release: () => void) {}
+  constructor(private readonly region: MemoryRegion, private readonly counted: Disposable) {}
 
   get address(): number {
     return this.region.address;
@@ -49,7 +67,6 @@ class CountedRegion implements MemoryRegion {
 
   [Symbol.dispose](): void {
     this.region[Symbol.dispose]();
-    if (this.#counted) this.release();
-    this.#counted = false;
+    this.counted[Symbol.dispose]();
   }
 }

@@ -26,6 +26,28 @@ export interface RemoteBuffer {
   readonly rkey: number;
 }
 
+/** What the peer may do under a grant. */
+export type GrantDirection = "read" | "write";
+
+/**
+ * A range of memory that the peer reaches between a grant and its withdrawal only, for one
+ * direction at a time. Disposing it ends the grant too.
+ */
+export interface LentBuffer extends Disposable {
+  /** Of the first byte, as the peer names it. */
+  readonly address: number;
+  /**
+   * Opens the buffer to the peer; grants that are asked for in some order take effect in it.
+   *
+   * @param length bytes from the first; all of them unless told
+   * @returns the rkey, another than that of the grant before
+   * @throws VerbsealError `grant` when it is open already
+   */
+  grant(direction: GrantDirection, length?: number): Promise<number>;
+  /** Resolves when nothing that the peer sends reaches the buffer any more. */
+  withdraw(): Promise<void>;
+}
+
 /** Where bytes of a file are. */
 export interface FileRange {
   readonly descriptor: number;
@@ -48,6 +70,14 @@ export interface ServiceAccess {
     offset?: number,
     length?: number,
   ): MemoryRegion;
+  /**
+   * Lends a range of memory to the peer, who has no access to it yet. It counts as registered for
+   * as long as the buffer is not disposed, and is not lent longer than the session.
+   *
+   * @param memory must outlive the buffer
+   * @throws RefusedError `registered_memory` when the peer may not have so much
+   */
+  lend(memory: Memory, offset?: number, length?: number): LentBuffer;
   /**
    * One READ or WRITE; resolves when it has completed.
    *

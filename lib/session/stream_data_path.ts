@@ -7,11 +7,13 @@ import { Opcode } from "../rdma/work_request.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import type { DataStream, KernelTls } from "../tls/connection.ts";
 import type { DataPathOptions, StreamPath } from "./data_path.ts";
+import { RegisteredBuffer } from "./grants.ts";
 import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { checkMessageLength } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import { LimitedStream, REKEY_BYTES } from "./sealing_limit.ts";
 import type {
+  LentBuffer,
   MessageKind,
   RemoteBuffer,
   ServiceAccess,
@@ -138,8 +140,13 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   ): MemoryRegion {
     return this.#registered.count(
       length,
-      () => this.#memory.register(memory, access, offset, length),
+      () => this.#memory.registerMemory(memory, access, offset, length),
     );
+  }
+
+  lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {
+    const counted = this.#registered.reserve(length);
+    return new RegisteredBuffer(this.#memory, { memory, offset, length }, offset, counted);
   }
 
   transfer(

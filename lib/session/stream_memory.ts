@@ -2,7 +2,7 @@ import type { Memory } from "../../ffi/memory.ts";
 import { ProtocolError, VerbsealError } from "../errors.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 
-/** Memory that one side has registered. Its addresses are offsets in it: they tell nothing else. */
+/** Memory that one side has registered. Addresses are offsets in the memory: they tell nothing else. */
 interface Registration {
   readonly memory: Memory;
   readonly access: readonly Access[];
@@ -19,7 +19,7 @@ export class StreamMemory {
   readonly #registrations = new Map<number, Registration>();
 
   /** Registers a range of memory, until the region is disposed. */
-  register(
+  registerMemory(
     memory: Memory,
     access: readonly Access[],
     offset: number,
@@ -31,7 +31,7 @@ export class StreamMemory {
     const key = this.#newKey();
     this.#registrations.set(key, { memory, access, offset, length });
     return {
-      address: 0,
+      address: offset,
       length,
       lkey: key,
       rkey: key,
@@ -45,12 +45,13 @@ export class StreamMemory {
    * @param access that it makes of them
    * @throws ProtocolError when they are not open to it, all of them and for that
    */
-  opened(key: number, access: Access, offset: number, length: number): Uint8Array {
+  opened(key: number, access: Access, address: number, length: number): Uint8Array {
     const found = this.#registrations.get(key);
-    if (!found?.access.includes(access) || offset + length > found.length) {
+    const offset = address - (found?.offset ?? 0);
+    if (!found?.access.includes(access) || offset < 0 || offset + length > found.length) {
       throw new ProtocolError(
         "remote_access",
-        `bytes ${offset} to ${offset + length} of registration ${key} are not open for ${access}`,
+        `bytes ${address} to ${address + length} are not open for ${access} by key ${key}`,
       );
     }
     return view(found, offset, length);

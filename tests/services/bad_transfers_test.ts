@@ -2,28 +2,37 @@ import { assertEquals } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { FrameType } from "../../lib/control/frame.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
-import { encodeBuffer, encodeChunk } from "../../lib/services/file_protocol.ts";
+import {
+  encodeChunk,
+  encodeGrantedBuffer,
+  encodeGrantedChunk,
+} from "../../lib/services/file_protocol.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { eventually } from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { attackTest, frame, logTest, Scene } from "../session/attack_scene.ts";
 import { HostileClient, WINDOW_BUFFER_BYTES, WINDOW_BUFFERS } from "../session/hostile_client.ts";
 
-attackTest("a window that is not the client's memory", "ibv_wc_rem_access_err", async (client) => {
-  await client.establish();
-  const window = { ...client.window, rkey: (client.window.rkey ^ 0xff) >>> 0 };
-  const size = WINDOW_BUFFER_BYTES;
-  await client.request("files", {
-    operation: "put",
-    transfer: 1,
-    path: "lie",
-    size: `${size}`,
-    window,
-  });
-  await client.message(MessageKind.FILE_BUFFER_FREE);
-  const payload = encodeChunk({ buffer: 0, length: size, offset: 0, size });
-  client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload });
-});
+attackTest(
+  "a chunk in what is not the client's memory",
+  "ibv_wc_rem_access_err",
+  async (client) => {
+    await client.establish();
+    const { window } = client;
+    const size = WINDOW_BUFFER_BYTES;
+    await client.request("files", {
+      operation: "put",
+      transfer: 1,
+      path: "lie",
+      size: `${size}`,
+      window,
+    });
+    await client.message(MessageKind.FILE_BUFFER_FREE);
+    const rkey = (client.rkey ^ 0xff) >>> 0;
+    const payload = encodeGrantedChunk({ buffer: 0, length: size, offset: 0, size, rkey });
+    client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload });
+  },
+);
 
 const size = 10 * WINDOW_BUFFER_BYTES;
 
@@ -43,34 +52,40 @@ async function beginPut(client: HostileClient): Promise<void> {
   }
 }
 
-const firstChunk = { buffer: 0, length: WINDOW_BUFFER_BYTES, offset: 0, size };
+const firstChunk = { buffer: 0, length: WINDOW_BUFFER_BYTES, offset: 0, size, rkey: 1 };
 const chunks: [what: string, reason: string, kind: number, payload: Uint8Array][] = [
   [
     "in a buffer that there is not",
     "chunk",
     MessageKind.FILE_CHUNK,
-    encodeChunk({ ...firstChunk, buffer: WINDOW_BUFFERS }),
+    encodeGrantedChunk({ ...firstChunk, buffer: WINDOW_BUFFERS }),
   ],
   [
     "larger than its buffer",
     "chunk",
     MessageKind.FILE_CHUNK,
-    encodeChunk({ ...firstChunk, length: WINDOW_BUFFER_BYTES + 1 }),
+    encodeGrantedChunk({ ...firstChunk, length: WINDOW_BUFFER_BYTES + 1 }),
   ],
   [
     "out of turn",
     "chunk",
     MessageKind.FILE_CHUNK,
-    encodeChunk({ ...firstChunk, offset: WINDOW_BUFFER_BYTES }),
+    encodeGrantedChunk({ ...firstChunk, offset: WINDOW_BUFFER_BYTES }),
   ],
   [
     "of a file of another size",
     "chunk",
     MessageKind.FILE_CHUNK,
-    encodeChunk({ ...firstChunk, size: size + 1 }),
+    encodeGrantedChunk({ ...firstChunk, size: size + 1 }),
   ],
   ["of three bytes", "chunk", MessageKind.FILE_CHUNK, new Uint8Array(3)],
-  ["that is the message of a get", "message_kind", MessageKind.FILE_BUFFER_FREE, encodeBuffer(0)],
+  ["of which it tells no key", "chunk", MessageKind.FILE_CHUNK, encodeChunk(firstChunk)],
+  [
+    "that is the message of a get",
+    "message_kind",
+    MessageKind.FILE_BUFFER_FREE,
+    encodeGrantedBuffer({ buffer: 0, rkey: 1 }),
+  ],
   ["that ends with half a hash", "message_kind", MessageKind.FILE_END, new Uint8Array(16)],
 ];
 
@@ -97,8 +112,7 @@ const ends: [where: string, reach: (client: HostileClient) => Promise<void>, rea
     async (client) => {
       await client.establish();
       // What is answered shows that the server too is through with the exchange.
-      const { window } = client;
-      await client.request("files", { operation: "get", transfer: 1, path: "nothing", window });
+      await client.request("files", client.getRequest("nothing"));
       await client.reply();
     },
     "closed",
@@ -107,7 +121,8 @@ const ends: [where: string, reach: (client: HostileClient) => Promise<void>, rea
     "in the middle of a put",
     async (client) => {
       await beginPut(client);
-      client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload: encodeChunk(firstChunk) });
+      const payload = encodeGrantedChunk({ ...firstChunk, rkey: client.rkey });
+      client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload });
       await client.message(MessageKind.FILE_BUFFER_FREE);
       const [name, ...others] = Scene.current.filesLeft();
       assertEquals([name?.endsWith(".part"), others], [true, []]);
@@ -131,7 +146,7 @@ for (const [where, reach, reason] of ends) {
 
 attackTest("a put whose hash is not that of its bytes", "bye", async (client, scene) => {
   await beginPut(client);
-  const short = encodeChunk(firstChunk);
+  const short = encodeGrantedChunk({ ...firstChunk, rkey: client.rkey });
   client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload: short });
   await client.message(MessageKind.FILE_BUFFER_FREE);
   client.sendFragment({ kind: MessageKind.FILE_END, payload: new Uint8Array(32) });
@@ -143,14 +158,14 @@ attackTest("a put whose hash is not that of its bytes", "bye", async (client, sc
 attackTest("a get whose buffers are given back twice", "buffer", async (client, scene) => {
   await Deno.writeFile(`${scene.workspace.root}/large`, new Uint8Array(6 * size));
   await client.establish();
-  const { window } = client;
-  await client.request("files", { operation: "get", transfer: 1, path: "large", window });
+  await client.request("files", client.getRequest("large"));
   for (let buffer = 0; buffer < WINDOW_BUFFERS; buffer++) {
     await client.message(MessageKind.FILE_CHUNK);
   }
   // A server that is slow to hear of it may have filled the last in between, but not each time.
   for (const buffer of [0, 1, 2, ...Array<number>(12).fill(3)]) {
-    client.sendFragment({ kind: MessageKind.FILE_BUFFER_FREE, payload: encodeBuffer(buffer) });
+    const payload = encodeGrantedBuffer({ buffer, rkey: client.rkey });
+    client.sendFragment({ kind: MessageKind.FILE_BUFFER_FREE, payload });
   }
   await scene.ended(client.peer);
   await Deno.remove(`${scene.workspace.root}/large`);
@@ -178,7 +193,7 @@ const refused: [
   [
     "a path out of the root",
     "files",
-    ({ window }) => ({ operation: "get", transfer: 1, path: "../certs/server.key", window }),
+    (client) => client.getRequest("../certs/server.key"),
     "EXDEV",
   ],
 ];

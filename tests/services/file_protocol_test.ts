@@ -7,8 +7,12 @@ import {
   type Chunk,
   decodeBuffer,
   decodeChunk,
+  decodeGrantedBuffer,
+  decodeGrantedChunk,
   encodeBuffer,
   encodeChunk,
+  encodeGrantedBuffer,
+  encodeGrantedChunk,
 } from "../../lib/services/file_protocol.ts";
 
 /** Chunks that fit the buffers and their file. */
@@ -21,10 +25,50 @@ const chunks: fc.Arbitrary<Chunk> = fc.record({
     .map((rest) => ({ ...chunk, size: chunk.offset + chunk.length + rest }))
 );
 
+const rkeys = fc.integer({ min: 0, max: 2 ** 32 - 1 });
+
 const decode = (message: Uint8Array) => decodeChunk(message, BUFFERS, BUFFER_BYTES);
 
 Deno.test("chunks come out as they went in", () => {
   fc.assert(fc.property(chunks, (chunk) => assertEquals(decode(encodeChunk(chunk)), chunk)));
+});
+
+Deno.test("chunks and buffers that are granted bring their key, and are checked as others are", () => {
+  fc.assert(fc.property(chunks, rkeys, (chunk, rkey) => {
+    const { buffer } = chunk;
+    const granted = { ...chunk, rkey };
+    const message = encodeGrantedChunk(granted);
+    assertEquals(decodeGrantedChunk(message, BUFFERS, BUFFER_BYTES), granted);
+    const free = encodeGrantedBuffer({ buffer, rkey });
+    assertEquals(decodeGrantedBuffer(free, BUFFERS), { buffer, rkey });
+    const wrong = [
+      () => decodeGrantedChunk(message.subarray(1), BUFFERS, BUFFER_BYTES),
+      () => decodeGrantedChunk(encodeChunk(chunk), BUFFERS, BUFFER_BYTES),
+      () => decodeGrantedChunk(message, buffer, BUFFER_BYTES),
+      () => decodeChunk(message, BUFFERS, BUFFER_BYTES),
+      () => decodeGrantedBuffer(free, buffer),
+      () => decodeGrantedBuffer(encodeBuffer(buffer), BUFFERS),
+      () => decodeBuffer(free, BUFFERS),
+    ];
+    for (const take of wrong) assertThrows(take, ProtocolError);
+  }));
+});
+
+Deno.test("whatever bytes come, they are a granted chunk or buffer, or refused with a name", () => {
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 32 }), (bytes) => {
+    for (
+      const take of [
+        () => decodeGrantedChunk(bytes, BUFFERS, BUFFER_BYTES),
+        () => decodeGrantedBuffer(bytes, BUFFERS),
+      ]
+    ) {
+      try {
+        assertEquals(take().buffer < BUFFERS, true);
+      } catch (error) {
+        if (!(error instanceof ProtocolError)) throw error;
+      }
+    }
+  }));
 });
 
 Deno.test("a chunk that does not fit the buffers or the file is refused", () => {

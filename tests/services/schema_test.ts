@@ -27,7 +27,7 @@ Deno.test("an error names the field that is wrong", () => {
   }
 });
 
-const window = { address: "4096", rkey: 1, buffers: 8, bufferBytes: 262144 };
+const window = { address: "4096", buffers: 2, bufferBytes: 262144 };
 const put = { operation: "put", transfer: 1, path: "file", size: "5", window };
 
 Deno.test("a file request is taken as it is meant, or refused", () => {
@@ -42,12 +42,20 @@ Deno.test("a file request is taken as it is meant, or refused", () => {
     { window: { ...window, buffers: 0 } },
     { window: { ...window, buffers: 17 } },
     { window: { ...window, bufferBytes: 2 ** 30 } },
-    { window: { ...window, rkey: 2 ** 32 } },
+    { window: { ...window, rkey: 1 } },
     { window: { ...window, address: "0x1000" } },
     { extra: true },
   ];
   for (const change of wrong) {
     assertThrows(() => parse(fileRequest, { ...put, ...change }), ProtocolError);
+  }
+});
+
+Deno.test("a get brings one rkey for each of its buffers, or is refused", () => {
+  const get = { operation: "get", transfer: 1, path: "file", window, rkeys: [0, 2 ** 32 - 1] };
+  assertEquals(parse(fileRequest, get), get as v.InferOutput<typeof fileRequest>);
+  for (const rkeys of [undefined, [], [1], [1, 2, 3], [1, 2 ** 32], [1, -1], ["1", "2"], {}]) {
+    assertThrows(() => parse(fileRequest, { ...get, rkeys }), ProtocolError);
   }
 });
 

@@ -222,13 +222,23 @@ export class HostileClient implements Disposable {
 
   /** Its buffers, as a file request describes them. */
   get window() {
-    const { address, rkey } = this.#end!.region;
     return {
-      address: String(address + WINDOW_BASE),
-      rkey,
+      address: String(this.#end!.region.address + WINDOW_BASE),
       buffers: WINDOW_BUFFERS,
       bufferBytes: WINDOW_BUFFER_BYTES,
     };
+  }
+
+  /** Opens all of its memory. */
+  get rkey(): number {
+    return this.#end!.region.rkey;
+  }
+
+  /** A request for this file, with grants for all of its buffers. */
+  getRequest(path: string) {
+    const { window, rkey } = this;
+    const rkeys = Array<number>(WINDOW_BUFFERS).fill(rkey);
+    return { operation: "get", transfer: 1, path, window, rkeys };
   }
 
   async request(service: Service, body: unknown): Promise<void> {

@@ -191,6 +191,7 @@ const trespasses: [string, readonly Access[], Partial<FrameHeader>, payload?: nu
   ["WRITEs far away", ["REMOTE_WRITE"], { type: FrameType.WRITE, offset: 2 ** 40 }, 1],
   ["WRITEs what it may read", ["REMOTE_READ"], { type: FrameType.WRITE }, 1],
   ["WRITEs what is the server's alone", ["LOCAL_WRITE"], { type: FrameType.WRITE }, 1],
+  ["WRITEs before the first", ["REMOTE_WRITE"], { type: FrameType.WRITE, offset: -1 }, 2],
   ["READs beyond the end", ["REMOTE_READ"], { type: FrameType.READ, length: 1001 }],
   ["READs what it may write", ["REMOTE_WRITE"], { type: FrameType.READ, length: 1 }],
 ];
@@ -199,7 +200,8 @@ for (const [what, access, header, payload = 0] of trespasses) {
   Deno.test(`a peer that ${what}: remote_access`, async () => {
     await using attack = await Attack.begin();
     using region = attack.access.registerMemory(attack.memory, access, 100, 1000);
-    await attack.send({ ...header, key: region.rkey }, new Uint8Array(payload).fill(7));
+    const offset = region.address + (header.offset ?? 0);
+    await attack.send({ ...header, offset, key: region.rkey }, new Uint8Array(payload).fill(7));
     assertEquals(await attack.failure(), "remote_access");
     assert(attack.memory.bytes.every((byte) => byte === 0));
   });
@@ -208,15 +210,16 @@ for (const [what, access, header, payload = 0] of trespasses) {
 Deno.test("a peer reaches exactly what was registered, for as long as it is", async () => {
   await using attack = await Attack.begin();
   const region = attack.access.registerMemory(attack.memory, ["REMOTE_WRITE"], 100, 1000);
-  const { rkey: key } = region;
-  await attack.send({ type: FrameType.WRITE, kind: 1, id: 5, key }, new Uint8Array(1000).fill(7));
+  const { rkey: key, address: offset } = region;
+  const write = { type: FrameType.WRITE, kind: 1, id: 5, key, offset };
+  await attack.send(write, new Uint8Array(1000).fill(7));
   const answer = new Uint8Array(HEADER_BYTES);
   assertEquals(await attack.peer.read(answer), HEADER_BYTES);
   assertEquals([answer[0], answer[7]], [FrameType.WRITTEN, 5]);
   const touched = [...attack.memory.bytes.entries()].filter(([, byte]) => byte === 7);
   assertEquals([touched.length, touched[0]![0], touched.at(-1)![0]], [1000, 100, 1099]);
   region[Symbol.dispose]();
-  await attack.send({ type: FrameType.WRITE, key }, new Uint8Array(1));
+  await attack.send({ type: FrameType.WRITE, key, offset }, new Uint8Array(1));
   assertEquals(await attack.failure(), "remote_access");
 });
 
