@@ -46,6 +46,12 @@ export interface Fragment {
   readonly bytes?: number;
 }
 
+/** What came of a fragment: its header's kind and id. */
+export interface Arrival {
+  readonly kind: number;
+  readonly id: number;
+}
+
 /** Plain TCP, for what comes before TLS. Gives the peer's name in the server's log. */
 export async function tcpConnection(port: number): Promise<{ tcp: Deno.TcpConn; peer: string }> {
   const tcp = await Deno.connect({ hostname: provider.address, port });
@@ -70,7 +76,7 @@ export class HostileClient implements Disposable {
     },
     agent: "hostile",
   });
-  readonly #kinds: number[] = [];
+  readonly #arrivals: Arrival[] = [];
   readonly #failure = Promise.withResolvers<RdmaError>();
   #arrival = Promise.withResolvers<void>();
   #end: ReliableEnd | undefined;
@@ -88,7 +94,7 @@ export class HostileClient implements Disposable {
 
   /** Finishes the TLS handshake. */
   static async connect(
-    server: { port: number },
+    server: { readonly port: number },
     authority: string,
     device: Device,
     alpnProtocols = [protocol],
@@ -209,10 +215,41 @@ export class HostileClient implements Disposable {
     queuePair.postSend(sends, slot);
   }
 
-  /** Waits for a message of this kind. */
-  async message(kind: number): Promise<void> {
-    while (!this.#kinds.includes(kind)) await this.#arrival.promise;
-    this.#kinds.splice(this.#kinds.indexOf(kind), 1);
+  /**
+   * WRITEs these bytes to the server's memory, or READs as many into them; resolves when it is done.
+   *
+   * @throws WorkCompletionError when the server's device refuses
+   */
+  async access(
+    opcode: typeof Opcode.READ | typeof Opcode.WRITE,
+    remote: RemoteBuffer,
+    bytes: Uint8Array,
+  ): Promise<void> {
+    const { memory } = this.#end!;
+    if (opcode === Opcode.WRITE) memory.bytes.set(bytes, SEND_BASE);
+    this.reach(opcode, remote, bytes.length);
+    const failed = this.failure.then((error) => Promise.reject(error));
+    await Promise.race([this.acknowledged(), failed]);
+    bytes.set(memory.bytes.subarray(SEND_BASE, SEND_BASE + bytes.length));
+  }
+
+  /** Waits for a fragment of a message of this kind. */
+  async message(kind: number): Promise<Arrival> {
+    for (;;) {
+      const index = this.#arrivals.findIndex((arrival) => arrival.kind === kind);
+      if (index >= 0) return this.#arrivals.splice(index, 1)[0]!;
+      await this.#arrival.promise;
+    }
+  }
+
+  /** The numbers that both sides have agreed on. */
+  get numbers(): { readonly local: QueuePairNumbers; readonly remote: QueuePairNumbers } {
+    return this.#connect!;
+  }
+
+  /** PSN of its next packet. */
+  get nextPsn(): number {
+    return this.#end!.queuePair.query().sqPsn;
   }
 
   /** Resolves to the error of the first work request of its own that failed. */
@@ -333,7 +370,8 @@ export class HostileClient implements Disposable {
         const id = queue.completions.wrId(index);
         if (id < SLOTS) this.#completed += 1;
         else {
-          this.#kinds.push(memory.bytes[(id - SLOTS) * FRAGMENT_BYTES]!);
+          const header = new DataView(memory.bytes.buffer, (id - SLOTS) * FRAGMENT_BYTES);
+          this.#arrivals.push({ kind: header.getUint8(0), id: header.getUint32(4) });
           queuePair.postReceive(receives, id - SLOTS);
         }
       }

@@ -1,0 +1,215 @@
+/** Attacks that use up what the server has: sessions, memory, queues, time. */
+import { deadline } from "@std/async/deadline";
+import { delay } from "@std/async/delay";
+import type { Device } from "../../lib/rdma/device.ts";
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { Opcode } from "../../lib/rdma/work_request.ts";
+import type { QueuePairPath } from "../../lib/session/data_path.ts";
+import { MessageKind } from "../../lib/session/service.ts";
+import { provider } from "../provider.ts";
+import type { HostileClient } from "../session/hostile_client.ts";
+import { attackTest } from "./attack.ts";
+import { CarelessDevice, ShallowQueuesDevice } from "./careless_device.ts";
+import { askForGrant, grant } from "./lent_memory.ts";
+import { PacketAttacker, reth } from "./packet_attacker.ts";
+import { System, type SystemOptions } from "./system.ts";
+
+/** How many of these sessions came about; the others were refused. */
+async function sessionsOf(system: System, count: number): Promise<HostileClient[]> {
+  const sessions: HostileClient[] = [];
+  for (let index = 0; index < count; index++) {
+    const client = await system.hostile().catch(() => undefined);
+    if (client) sessions.push(client);
+  }
+  return sessions;
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.4.1"],
+  attack: "opens one session after the other from one address",
+  countermeasure: "admission: sessions in all, of an address and of an identity",
+  against: { limits: { clientsPerAddress: 3 } },
+  without: { instead: "admission without that limit", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    const sessions = await sessionsOf(system, 6);
+    for (const session of sessions) session[Symbol.dispose]();
+    return sessions.length === 6;
+  },
+});
+
+/** Counts what is allocated. */
+class CountingDevice extends CarelessDevice {
+  allocated = 0;
+
+  override allocateProtectionDomain() {
+    this.allocated += 1;
+    return super.allocateProtectionDomain();
+  }
+
+  override createCompletionQueue(depth: number) {
+    this.allocated += 1;
+    return super.createCompletionQueue(depth);
+  }
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.4.1"],
+  attack: "has resources allocated without being admitted",
+  countermeasure: "nothing is allocated before admission",
+  against: { limits: { clients: 0 } },
+  without: { instead: "a server that admits everybody", against: {} },
+  async mount(options) {
+    let counting: CountingDevice | undefined;
+    const device = (device: Device) => counting = new CountingDevice(device);
+    await using system = await System.start({ ...options, device });
+    for (let count = 0; count < 8; count++) {
+      using client = await system.connect();
+      await client.enter().catch(() => {});
+    }
+    return counting!.allocated > 0;
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.4.1"],
+  attack: "has more memory registered than it may",
+  countermeasure: "registered bytes are limited for a session",
+  against: {
+    policy: "rules: [{ match: { anonymous: true }, " +
+      "allow: { services: [memory], access: [read, write], registered-memory: 64KiB } }]",
+  },
+  without: { instead: "a rule without that limit", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    return await askForGrant(attacker, "write", 0, 128 * 1024) !== undefined;
+  },
+});
+
+/** Seconds of silence that end a session here, and milliseconds after which it counts as kept. */
+const IDLE = 1;
+const KEPT = 3000;
+
+attackTest<SystemOptions>({
+  rows: ["6.4.2"],
+  attack: "keeps a session without a sign of life",
+  countermeasure: "heartbeat and idle timeout",
+  against: { limits: { idleSeconds: IDLE } },
+  without: { instead: "an idle timeout of an hour", against: { limits: { idleSeconds: 3600 } } },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const ended = system.ended(attacker).then(() => false);
+    return await Promise.race([ended, delay(KEPT).then(() => true)]);
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.4.3.1"],
+  attack: "sends more messages than there are receives, so that others find none",
+  countermeasure: "receives are the session's own, with credits",
+  against: {},
+  without: { impossible: "there is no shared receive queue: neither provider has one" },
+  async mount(options) {
+    await using system = await System.start(options);
+    await using honest = await system.client();
+    using attacker = await system.hostile();
+    for (let count = 0; count < 48; count++) attacker.sendFragment({ kind: MessageKind.ECHO });
+    const { session, messages } = honest;
+    const asked = session.during(messages.ask("ECHO", new Uint8Array(30_000)));
+    return await deadline(asked, 5000).then(() => false, () => true);
+  },
+});
+
+/** A data path that lets its peer have more READs outstanding than any device would. */
+function manyReads(path: QueuePairPath): QueuePairPath {
+  return {
+    failure: path.failure,
+    allocate: () => path.allocate(),
+    connect: (order) => path.connect({ ...order, path: { ...order.path, maxDestRdAtomic: 128 } }),
+    prove: (own, expected) => path.prove(own, expected),
+    request: (service, body) => path.request(service, body),
+    close: () => path.close(),
+  };
+}
+
+// How a device meets these is its own; what the program asks of it is the same.
+if (provider.name === "roce") {
+  attackTest<SystemOptions>({
+    rows: ["6.4.3.2", "6.4.6"],
+    attack: "overflows the completion queue with messages beyond its credits",
+    countermeasure: "the queue holds all completions that can be outstanding",
+    against: {},
+    without: {
+      instead: "a completion queue of four",
+      against: { device: (device) => new ShallowQueuesDevice(device, 4) },
+    },
+    async mount(options) {
+      await using system = await System.start(options);
+      using attacker = await system.hostile();
+      const flood = async () => {
+        for (let count = 0; count < 64; count++) attacker.sendFragment({ kind: MessageKind.ECHO });
+        await Promise.race([attacker.acknowledged(), attacker.failure]);
+        return undefined;
+      };
+      const reason = await Promise.race([system.ended(attacker), flood()]);
+      return reason === "ibv_event_cq_err";
+    },
+  });
+
+  attackTest<SystemOptions>({
+    rows: ["6.4.3.3"],
+    attack: "sends 64 READ requests at once, for much more than they weigh",
+    countermeasure: "only as many READs outstanding as were agreed",
+    against: {},
+    without: {
+      instead: "128 READs outstanding whatever was agreed",
+      against: { dataPath: manyReads },
+    },
+    async mount(options) {
+      await using system = await System.start(options);
+      using attacker = await system.hostile();
+      const { address, rkey } = await grant(attacker, "read", 0, READ_BYTES);
+      const { remote } = attacker.numbers;
+      using packets = new PacketAttacker(remote, provider.address);
+      let psn = attacker.nextPsn;
+      const body = reth(address, rkey, READ_BYTES);
+      for (let count = 0; count < 64; count++) {
+        packets.send({ opcode: PacketOpcode.READ_REQUEST, qpn: remote.qpn, psn, body });
+        psn = psnAfter(psn, READ_BYTES / remote.mtu);
+      }
+      // Who has broken no rule is answered still.
+      attacker.sendFragment({ kind: MessageKind.ECHO });
+      return await Promise.race([
+        system.ended(attacker).then(() => false),
+        delay(KEPT).then(() => true),
+      ]);
+    },
+  });
+}
+
+const READ_BYTES = 65536;
+
+attackTest<SystemOptions>({
+  rows: ["2.2.7"],
+  attack: "causes one asynchronous event after the other",
+  countermeasure: "an event ends the session that caused it, and connections are limited",
+  against: { limits: { connectionsPerSecond: 1 } },
+  without: { instead: "connections without limit", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    let events = 0;
+    for (let count = 0; count < EVENTS; count++) {
+      using client = await system.hostile().catch(() => undefined);
+      if (!client) continue;
+      client.reach(Opcode.WRITE, { address: 0x7000_0000_0000, rkey: 0x1234 });
+      await system.ended(client);
+      events += 1;
+    }
+    return events === EVENTS;
+  },
+});
+
+const EVENTS = 12;

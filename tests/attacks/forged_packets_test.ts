@@ -1,0 +1,172 @@
+/** Attacks by packets that somebody on the wire forges into a connection. */
+import { Counter, Counters } from "../../lib/rdma/roce/counters.ts";
+import type { RoceDevice } from "../../lib/rdma/roce/device.ts";
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { PsnSource } from "../../lib/security/psn.ts";
+import { MessageKind } from "../../lib/session/service.ts";
+import { provider } from "../provider.ts";
+import type { HostileClient } from "../session/hostile_client.ts";
+import { attackTest } from "./attack.ts";
+import { SharedDomainDevice } from "./careless_device.ts";
+import { grant, read, withdraw, write } from "./lent_memory.ts";
+import { fragment, PacketAttacker } from "./packet_attacker.ts";
+import { PredictableRandom } from "./predictable_random.ts";
+import { System, type SystemOptions } from "./system.ts";
+
+const secret = crypto.getRandomValues(new Uint8Array(64));
+
+/** What a forged answer bears, and what one bears that the victim has asked for. */
+const FORGED = 77;
+const ASKED = 78;
+
+/** Lets the client ask, and tells whether the next answer that it gets is this one. */
+async function isAnswered(client: HostileClient, id: number): Promise<boolean> {
+  client.sendFragment({ kind: MessageKind.ECHO, id: ASKED, payload: new Uint8Array(8) });
+  return (await client.message(MessageKind.ANSWER)).id === id;
+}
+
+attackTest<SystemOptions>({
+  rows: ["5.1.2", "V6", "A1"],
+  attack: "forges an answer with the right QPN, and guesses that PSNs began at 0",
+  countermeasure: "random PSNs on both sides, agreed in TLS",
+  against: {},
+  without: {
+    instead: "PSNs that begin at 0",
+    against: { psns: new PsnSource(() => 0) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    const { local } = victim.numbers;
+    using attacker = new PacketAttacker(local, provider.address);
+    const body = fragment(MessageKind.ANSWER, FORGED, secret);
+    for (let psn = 0; psn < 16; psn++) {
+      attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: local.qpn, psn, body });
+    }
+    return await isAnswered(victim, FORGED);
+  },
+});
+
+/** What is taken out where numbers are to be predictable. */
+interface Numbers extends SystemOptions {
+  readonly random?: () => Disposable;
+}
+
+const drawn: Numbers = {};
+const predictable = { random: () => new PredictableRandom() };
+
+/** A port that counts nothing, until it is disposed. */
+function uncounted(): Disposable {
+  const { count } = Counters.prototype;
+  Counters.prototype.count = () => {};
+  return { [Symbol.dispose]: () => void (Counters.prototype.count = count) };
+}
+
+const watched = [
+  Counter.UNKNOWN_QUEUE_PAIR,
+  Counter.MALFORMED_PACKETS,
+  Counter.DUPLICATE_REQUEST,
+  Counter.OUT_OF_SEQUENCE,
+  Counter.RESP_REMOTE_ACCESS_ERRORS,
+];
+
+// Of a device's numbers the program says how much is random, and what it counts is the kernel's.
+if (provider.name === "roce") {
+  attackTest<Numbers>({
+    rows: ["V5"],
+    attack: "predicts the QPN of the next session from those of two of its own",
+    countermeasure: "the embedded provider draws QPNs at random",
+    against: drawn,
+    without: { instead: "numbers that follow each other", against: predictable },
+    async mount({ random, ...options }) {
+      await using system = await System.start(options);
+      using _random = random?.();
+      const qpns: number[] = [];
+      for (let count = 0; count < 3; count++) {
+        using client = await system.hostile();
+        qpns.push(client.numbers.remote.qpn);
+      }
+      const [first, second, victims] = qpns as [number, number, number];
+      return victims === second + (second - first);
+    },
+  });
+
+  attackTest<Numbers>({
+    rows: ["V1", "V2", "V3", "V4"],
+    attack: "predicts another session's rkey from two of its own, and READs with it",
+    countermeasure: "random rkeys, and a protection domain for each session",
+    against: drawn,
+    without: {
+      instead: "keys that follow each other, and one protection domain",
+      against: { ...predictable, device: (device) => new SharedDomainDevice(device) },
+    },
+    async mount({ random, ...options }) {
+      await using system = await System.start(options);
+      using _random = random?.();
+      using attacker = await system.hostile();
+      using victim = await system.hostile();
+      await write(victim, await grant(victim, "write", 0, 64), secret);
+      await withdraw(victim);
+      const keys: number[] = [];
+      for (let count = 0; count < 2; count++) {
+        keys.push((await grant(attacker, "read", 0, 64)).rkey);
+        await withdraw(attacker);
+      }
+      const [first, second] = keys as [number, number];
+      const { address } = await grant(victim, "read", 0, 64);
+      const rkey = (second + (second - first)) >>> 0;
+      return await read(attacker, { address, rkey }, 64) !== undefined;
+    },
+  });
+
+  attackTest<() => Disposable>({
+    rows: ["V7"],
+    attack: "guesses QPNs, PSNs and rkeys without being noticed",
+    countermeasure: "each kind of packet that an honest peer does not send is counted",
+    against: () => ({ [Symbol.dispose]() {} }),
+    without: { instead: "a port that counts nothing", against: uncounted },
+    async mount(counting) {
+      await using system = await System.start();
+      using _counting = counting();
+      using attacker = await system.hostile();
+      const { remote } = attacker.numbers;
+      const { qpn } = remote;
+      const next = attacker.nextPsn;
+      using packets = new PacketAttacker(remote, provider.address);
+      const opcode = PacketOpcode.SEND_ONLY;
+      packets.send({ opcode, qpn: qpn ^ 1, psn: next });
+      packets.send({ opcode: 0xff, qpn, psn: next });
+      packets.send({ opcode, qpn, psn: psnAfter(next, -1) });
+      packets.send({ opcode, qpn, psn: psnAfter(next, 1) });
+      const { address, rkey } = await grant(attacker, "read", 0, 64);
+      await read(attacker, { address, rkey: rkey ^ 1 }, 64);
+      const { values } = (system.device as RoceDevice).counters;
+      return watched.some((counter) => values[counter] === 0);
+    },
+  });
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.4.5"],
+  attack: "invalidates another session's rkey by a SEND with Invalidate",
+  countermeasure: "rkeys are of one session, and no peer invalidates any",
+  against: {},
+  without: { impossible: "neither provider offers a peer remote invalidation" },
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    const granted = await grant(victim, "read", 0, 64);
+    using attacker = await system.hostile();
+    const { remote } = attacker.numbers;
+    using packets = new PacketAttacker(remote, provider.address);
+    const psn = psnAfter(attacker.nextPsn, 0);
+    const body = new Uint8Array(new ArrayBuffer(4));
+    new DataView(body.buffer).setUint32(0, granted.rkey);
+    packets.send({ opcode: SEND_ONLY_WITH_INVALIDATE, qpn: remote.qpn, psn, body });
+    return await read(victim, granted, 64) === undefined;
+  },
+});
+
+/** Of the transports of later versions (IBTA volume 1, table 38); this program does not know it. */
+const SEND_ONLY_WITH_INVALIDATE = 0x17;

@@ -1,0 +1,174 @@
+/** Attacks on memory that the server lends: with keys, addresses and times that were not granted. */
+import { Opcode } from "../../lib/rdma/work_request.ts";
+import type { RemoteBuffer } from "../../lib/session/service.ts";
+import { attackTest } from "./attack.ts";
+import { LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
+import { withCarelessMemory } from "./careless_memory.ts";
+import { askForGrant, grant, read, withdraw, write } from "./lent_memory.ts";
+import { System, type SystemOptions } from "./system.ts";
+
+const secret = crypto.getRandomValues(new Uint8Array(64));
+
+/** A range so many bytes further. */
+function beside({ address, rkey }: RemoteBuffer, bytes: number): RemoteBuffer {
+  return { address: address + bytes, rkey };
+}
+
+function holdsSecret(bytes: Uint8Array | undefined): boolean {
+  return bytes !== undefined && bytes.toHex().includes(secret.toHex());
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.1.1", "V9", "A3"],
+  attack: "READs another session's memory with its rkey and address",
+  countermeasure: "a protection domain for each session",
+  against: {},
+  without: {
+    instead: "one protection domain for all sessions",
+    against: { device: (device) => new SharedDomainDevice(device) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    await write(victim, await grant(victim, "write", 0, 64), secret);
+    await withdraw(victim);
+    const stolen = await grant(victim, "read", 0, 64);
+    using attacker = await system.hostile();
+    return holdsSecret(await read(attacker, stolen, 64));
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.2.1"],
+  attack: "WRITEs beyond the end of what was granted",
+  countermeasure: "regions with exact bounds",
+  against: {},
+  without: {
+    instead: "regions as large as the memory that they are in",
+    against: { device: (device) => new LooseBoundsDevice(device) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const granted = await grant(attacker, "write", 4096, 32);
+    return await write(attacker, granted, secret);
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.3.1"],
+  attack: "READs before the beginning of what was granted",
+  countermeasure: "regions with exact bounds",
+  against: {},
+  without: {
+    instead: "regions as large as the memory that they are in",
+    against: { device: (device) => new LooseBoundsDevice(device) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    await write(attacker, await grant(attacker, "write", 0, 64), secret);
+    await withdraw(attacker);
+    const granted = await grant(attacker, "read", 4096, 64);
+    return holdsSecret(await read(attacker, beside(granted, -4096), 64));
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.2.3", "6.3.6"],
+  attack: "asks for a second rkey of a buffer, to go on with it after the withdrawal",
+  countermeasure: "one rkey for a buffer at a time, for one session",
+  against: {},
+  without: {
+    instead: "a service that grants a buffer several times",
+    against: { services: withCarelessMemory({ grantsSeveral: true }) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const first = await grant(attacker, "write", 0, 64);
+    if (await askForGrant(attacker, "write", 0, 64) === undefined) return false;
+    await withdraw(attacker);
+    return await write(attacker, first, secret);
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.3.2"],
+  attack: "READs what an earlier session has left in lent memory",
+  countermeasure: "buffers are zeroed before they are lent",
+  against: {},
+  without: {
+    instead: "memory that is lent as it was left",
+    against: { services: withCarelessMemory({ handsDirtyMemoryOn: true }) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    {
+      using victim = await system.hostile();
+      await write(victim, await grant(victim, "write", 0, 64), secret);
+      victim.hangUp();
+      await system.ended(victim);
+    }
+    using attacker = await system.hostile();
+    return holdsSecret(await read(attacker, await grant(attacker, "read", 0, 64), 64));
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.3.3"],
+  attack: "WRITEs after the grant was withdrawn",
+  countermeasure: "the grant is withdrawn before the reply is sent",
+  against: {},
+  without: {
+    instead: "a withdrawal that leaves the region registered",
+    against: { services: withCarelessMemory({ keepsGrants: true }) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const granted = await grant(attacker, "write", 0, 64);
+    await withdraw(attacker);
+    return await write(attacker, granted, secret);
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.3.4"],
+  attack: "READs with a valid rkey what lies elsewhere in the service's memory",
+  countermeasure: "the range of the service in hand is exposed, never all of its memory",
+  against: {},
+  without: {
+    instead: "a service that exposes all of its memory",
+    against: { services: withCarelessMemory({ exposesAll: true }) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    await write(attacker, await grant(attacker, "write", 8192, 64), secret);
+    await withdraw(attacker);
+    const granted = await grant(attacker, "read", 0, 64);
+    return holdsSecret(await read(attacker, beside(granted, 8192), 64));
+  },
+});
+
+for (const [granted, opcode] of [["write", Opcode.READ], ["read", Opcode.WRITE]] as const) {
+  const name = opcode === Opcode.READ ? "READs from" : "WRITEs to";
+  attackTest<SystemOptions>({
+    rows: ["6.3.5"],
+    attack: `${name} a buffer that was granted to ${granted}`,
+    countermeasure: "a buffer is exposed for one direction at a time",
+    against: {},
+    without: {
+      instead: "grants for both directions",
+      against: { services: withCarelessMemory({ grantsBothWays: true }) },
+    },
+    async mount(options) {
+      await using system = await System.start(options);
+      using attacker = await system.hostile();
+      const range = await grant(attacker, granted, 0, 64);
+      if (opcode === Opcode.WRITE) return await write(attacker, range, secret);
+      return await read(attacker, range, 64) !== undefined;
+    },
+  });
+}

@@ -1,0 +1,136 @@
+/** Attacks by clients that are let in and want more than they may have, and by others on the host. */
+import { join } from "node:path";
+import { RefusedError } from "../../lib/errors.ts";
+import { accessFlags } from "../../lib/rdma/memory_region.ts";
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { fileService } from "../../lib/services/file_service.ts";
+import { Directory } from "../../lib/services/file_system.ts";
+import { MessageKind } from "../../lib/session/service.ts";
+import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
+import { writeCertificates } from "../../lib/tls/certificate_files.ts";
+import { provider } from "../provider.ts";
+import { allAccess } from "../rdma/resources.ts";
+import { attackTest } from "./attack.ts";
+import { fragment, PacketAttacker } from "./packet_attacker.ts";
+import { System, type SystemOptions } from "./system.ts";
+
+const messagesOnly = "rules: [{ match: { anonymous: true }, allow: { services: messages } }]";
+
+/** Whether a client that shows no certificate gets this file of the server's. */
+async function gets(system: System, path: string): Promise<boolean> {
+  await using client = await system.client();
+  const { session, files } = client;
+  const stolen = join(system.root, "stolen");
+  try {
+    const { size } = await session.during(files.get(session, path, stolen));
+    return size > 0;
+  } catch (error) {
+    if (error instanceof RefusedError) return false;
+    throw error;
+  }
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.5", "A6"],
+  attack: "calls a service that it has no right to",
+  countermeasure: "every call is authorised by the policy for the client's identity",
+  against: { policy: messagesOnly },
+  without: { instead: "a server without a policy", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    await Deno.writeTextFile(join(system.root, "file"), "secret");
+    return await gets(system, "file");
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["6.5", "A6"],
+  attack: "gets a file outside of the file service's root",
+  countermeasure: "paths are confined to the root by the kernel",
+  against: {},
+  without: {
+    instead: "a root that paths may leave",
+    against: {
+      services: (definitions, root) =>
+        definitions.map((each) =>
+          each.name === "files" ? fileService(new Directory(root, { confined: false })) : each
+        ),
+    },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    const outside = `${system.root}-outside`;
+    await Deno.writeTextFile(outside, "secret");
+    try {
+      return await gets(system, `../${outside.split("/").at(-1)}`);
+    } finally {
+      await Deno.remove(outside);
+    }
+  },
+});
+
+attackTest<(certificates: CertificateSet, directory: string) => Promise<unknown>>({
+  rows: ["7"],
+  attack: "is another user of the host, and reads the server's key",
+  countermeasure: "keys are files of their owner alone",
+  against: (certificates, directory) =>
+    writeCertificates(directory, certificates, { overwrite: false }),
+  without: {
+    instead: "a key that is written as other files are",
+    against: async ({ server }, directory) => {
+      await Deno.mkdir(directory);
+      await Deno.writeTextFile(join(directory, "server.key"), server.key);
+    },
+  },
+  async mount(write) {
+    const directory = await Deno.makeTempDir({ prefix: "verbseal-" });
+    try {
+      const certificates = await createCertificates({ hosts: ["localhost"], days: 1 });
+      await write(certificates, join(directory, "certs"));
+      const { mode } = await Deno.stat(join(directory, "certs", "server.key"));
+      return (mode! & 0o077) !== 0;
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
+// Of a device, its driver and the kernel see to it.
+if (provider.name === "roce") {
+  attackTest<string>({
+    rows: ["7"],
+    attack: "is another process on the host, and forges with the right QPN and PSN",
+    countermeasure: "packets count only if they come from the peer's address",
+    against: "127.0.0.2",
+    without: { instead: "the peer's own address", against: provider.address },
+    async mount(from) {
+      await using system = await System.start();
+      using victim = await system.hostile();
+      const { local, remote } = victim.numbers;
+      using attacker = new PacketAttacker(local, from);
+      const body = fragment(MessageKind.ANSWER, 77, new Uint8Array(8));
+      // The server has sent its proof, and nothing since.
+      attacker.send({
+        opcode: PacketOpcode.SEND_ONLY,
+        qpn: local.qpn,
+        psn: psnAfter(remote.psn, 1),
+        body,
+      });
+      victim.sendFragment({ kind: MessageKind.ECHO, id: 78 });
+      return (await victim.message(MessageKind.ANSWER)).id === 77;
+    },
+  });
+}
+
+attackTest<undefined>({
+  rows: ["V10"],
+  attack: "tells from the time that a READ takes which pages are there",
+  countermeasure: "memory is pinned, and never paged on demand",
+  against: undefined,
+  without: { impossible: "regions have no flag for on-demand paging" },
+  mount: () => Promise.resolve((accessFlags(allAccess) & IBV_ACCESS_ON_DEMAND) !== 0),
+});
+
+/** Enum ibv_access_flags of infiniband/verbs.h. */
+const IBV_ACCESS_ON_DEMAND = 1 << 6;

@@ -1,0 +1,213 @@
+/** What attacks are mounted on: a server in this process, any part of which a test may exchange. */
+import { deadline } from "@std/async/deadline";
+import type { LogRecord } from "@logtape/logtape";
+import type { Device } from "../../lib/rdma/device.ts";
+import { openDevice } from "../../lib/rdma/provider.ts";
+import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { PsnSource } from "../../lib/security/psn.ts";
+import { Client, type ClientOptions } from "../../lib/services/client.ts";
+import { portChooser } from "../../lib/services/port_choice.ts";
+import {
+  type ServerServices,
+  serviceDefinitions,
+  serviceNames,
+} from "../../lib/services/server_services.ts";
+import { Admission } from "../../lib/session/admission.ts";
+import type { QueuePairPath } from "../../lib/session/data_path.ts";
+import { connectByTls } from "../../lib/session/establish.ts";
+import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
+import { LocalDataPath } from "../../lib/session/local_data_path.ts";
+import { Server } from "../../lib/session/server.ts";
+import type { ServiceDefinition } from "../../lib/session/service.ts";
+import { createAuthority } from "../../lib/tls/authority.ts";
+import { listen } from "../../lib/tls/backend.ts";
+import type { Endpoint, TlsListener } from "../../lib/tls/connection.ts";
+import type { ClientAuthentication } from "../../lib/tls/credentials.ts";
+import { issueCertificate } from "../../lib/tls/issue.ts";
+import type { Identity } from "../../lib/tls/trust.ts";
+import { provider } from "../provider.ts";
+import { HostileClient } from "../session/hostile_client.ts";
+import { CapturedLog } from "../telemetry/captured_log.ts";
+import { clientIdentity } from "../tls/client_certificate.ts";
+
+/** Milliseconds after which something that an attack waits for is not expected any more. */
+const PATIENCE = 10_000;
+
+/** An authority, and a certificate of its for the provider's address. */
+export async function serverIdentity(): Promise<{ authority: string; identity: Identity }> {
+  const { authority, identity: { certificate } } = await createAuthority("ecdsa-p256");
+  const identity = await issueCertificate(authority, {
+    commonName: "server",
+    use: "server",
+    hosts: [provider.address],
+    days: 1,
+    keyType: "ecdsa-p256",
+  });
+  return { authority: certificate, identity };
+}
+
+const own = await serverIdentity();
+const clients = await createAuthority("ecdsa-p256");
+
+/** The authority of every system's server, PEM. */
+export const { authority } = own;
+
+/** The authority whose clients {@linkcode SystemOptions.clientAuthentication} may believe, PEM. */
+export const clientAuthority = clients.identity.certificate;
+
+/** A certificate of {@linkcode clientAuthority}. */
+export function clientCertificate(organizationalUnit: string): Promise<Identity> {
+  const subject = [["OU", organizationalUnit], ["CN", "client"]] as const;
+  return clientIdentity(clients.authority, { subject });
+}
+
+/** What a test exchanges; all else is as `verbseal server` has it. */
+export interface SystemOptions {
+  readonly limits?: Partial<Limits>;
+  readonly admission?: Admission;
+  readonly psns?: PsnSource;
+  /** YAML. */
+  readonly policy?: string;
+  readonly clientAuthentication?: ClientAuthentication;
+  /** What the server shows; by default one of {@linkcode authority}. */
+  readonly identity?: Identity;
+  /** The device of all sessions, from that which there is. */
+  readonly device?: (device: Device) => Device;
+  /** Services, from those that there are. */
+  readonly services?: (
+    definitions: readonly ServiceDefinition[],
+    root: string,
+  ) => readonly ServiceDefinition[];
+  /** A session's data path, from that which it would have. */
+  readonly dataPath?: (path: QueuePairPath) => QueuePairPath;
+}
+
+/** The server, and what the test looks at. */
+export class System implements AsyncDisposable {
+  readonly log: CapturedLog;
+  /** The device that sessions use, and that of clients. */
+  readonly device: Device;
+  readonly clientDevice: Device;
+  readonly #listener: TlsListener;
+
+  private constructor(
+    readonly root: string,
+    listener: TlsListener,
+    device: Device,
+    clientDevice: Device,
+    log: CapturedLog,
+    private readonly stack: AsyncDisposableStack,
+  ) {
+    this.#listener = listener;
+    this.device = device;
+    this.clientDevice = clientDevice;
+    this.log = log;
+  }
+
+  static async start(options: SystemOptions = {}): Promise<System> {
+    await using building = new AsyncDisposableStack();
+    const root = await Deno.makeTempDir({ prefix: "verbseal-" });
+    building.defer(() => Deno.remove(root, { recursive: true }));
+    const log = building.use(new CapturedLog());
+    const device = building.use(openDevice(provider.device));
+    const listener = listen({
+      hostname: provider.address,
+      port: 0,
+      identity: options.identity ?? own.identity,
+      ...(options.clientAuthentication
+        ? { clientAuthentication: options.clientAuthentication }
+        : {}),
+    });
+    const running = await run(options, listener, device, root);
+    building.defer(running);
+    const clientDevice = building.use(openDevice(provider.device, { standardPort: false }));
+    return new System(root, listener, device, clientDevice, log, building.move());
+  }
+
+  get port(): number {
+    return this.#listener.address.port;
+  }
+
+  /** A client that can stop or lie at any step; it has finished the TLS handshake. */
+  connect(): Promise<HostileClient> {
+    return HostileClient.connect(this, authority, this.clientDevice);
+  }
+
+  /** The same, with a session. */
+  async hostile(): Promise<HostileClient> {
+    const client = await this.connect();
+    await client.establish();
+    return client;
+  }
+
+  /** A client of the program. */
+  async client(options: Partial<ClientOptions> = {}): Promise<Client> {
+    return await Client.open({
+      server: this.#listener.address,
+      trust: { authorities: [authority] },
+      device: provider.device,
+      connect: "tls",
+      cmPort: 4791,
+      handshakeSeconds: 10,
+      agent: "test",
+      ...options,
+    });
+  }
+
+  /** Where clients of the program find it. */
+  get address(): Endpoint {
+    return this.#listener.address;
+  }
+
+  /** Why a client's session has ended. */
+  async ended({ peer }: Pick<HostileClient, "peer">): Promise<unknown> {
+    const isEnd = ({ rawMessage, properties }: LogRecord) =>
+      rawMessage === "session ended" && properties.peer === peer;
+    return (await deadline(this.log.logged(isEnd), PATIENCE)).properties.reason;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stack.disposeAsync();
+  }
+}
+
+/** Runs the server; gives what ends it. */
+async function run(
+  options: SystemOptions,
+  listener: TlsListener,
+  opened: Device,
+  root: string,
+): Promise<() => Promise<void>> {
+  const limits = { ...defaultLimits, ...options.limits };
+  const offered: ServerServices = {
+    root,
+    lentBytes: limits.lentBytes,
+    log: { level: "error", format: "text" },
+  };
+  const shipped = serviceDefinitions(offered);
+  const definitions = options.services?.(shipped, root) ?? shipped;
+  const device = options.device?.(opened) ?? opened;
+  const policy = options.policy === undefined
+    ? undefined
+    : await parsePolicy(options.policy, "policy.yaml");
+  const server = new Server(listener, {
+    limits,
+    admission: options.admission ?? new Admission(limits),
+    psns: options.psns ?? new PsnSource(),
+    services: serviceNames(offered),
+    ...(policy ? { policy: () => policy } : {}),
+    transports: ["rdma"],
+    connectQueuePair: { tls: connectByTls },
+    selectPort: portChooser(provider.device),
+    openDataPath: (path) => {
+      const dataPath = new LocalDataPath(device, path, definitions);
+      return options.dataPath?.(dataPath) ?? dataPath;
+    },
+  });
+  const stopping = new AbortController();
+  const running = server.run(stopping.signal);
+  return async () => {
+    stopping.abort();
+    await running;
+  };
+}
