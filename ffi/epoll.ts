@@ -1,9 +1,16 @@
 import { C, check, epollEvent, errno, libc, SystemError } from "./libc.ts";
 import { pointerOf } from "./layout.ts";
 import { constants } from "node:os";
+import { setImmediate } from "node:timers/promises";
 
 /** Events taken from the kernel by one call. */
 const batch = 256;
+
+/**
+ * How long this thread looks by itself for what is to come soon, in milliseconds: several times what
+ * it takes to have another thread wait, and be woken by it.
+ */
+const soonMilliseconds = 0.2;
 
 type Waiter = PromiseWithResolvers<boolean>;
 
@@ -29,13 +36,15 @@ class Epoll {
   readonly #eventPointer = pointerOf(this.#events);
   readonly #change = epollEvent.allocate();
   #running: Promise<void> | undefined;
+  #soonUntil = 0;
 
   constructor() {
     this.#control(C.EPOLL_CTL_ADD, this.#wake, C.EPOLLIN | C.EPOLLONESHOT);
   }
 
   /** Resolves to true when `fd` is ready for it, to false when it was given up by {@linkcode forget}. */
-  ready(fd: number, use: keyof Interest): Promise<boolean> {
+  ready(fd: number, use: keyof Interest, soon = false): Promise<boolean> {
+    if (soon) this.#soonUntil = performance.now() + soonMilliseconds;
     const known = this.#interests.get(fd);
     const interest = known ?? {};
     const pending = interest[use];
@@ -84,10 +93,24 @@ class Epoll {
 
   async #run(): Promise<void> {
     while (this.#waiting > 0) {
-      const count = await libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
+      const count = await this.#pollForSoon() || await this.#wait();
       this.#deliver(count >= 0 ? count : this.#poll());
     }
     this.#running = undefined;
+  }
+
+  #wait(): Promise<number> {
+    return libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
+  }
+
+  /** Looks for what is about to come, between other work of this thread. */
+  async #pollForSoon(): Promise<number> {
+    while (this.#waiting > 0 && performance.now() < this.#soonUntil) {
+      await setImmediate();
+      const count = this.#poll();
+      if (count > 0) return count;
+    }
+    return 0;
   }
 
   /** Takes what is there without waiting: after a wait that failed, as errno stays on that call's thread. */
@@ -131,6 +154,11 @@ let epoll: Epoll | undefined;
 /** Resolves to true when `fd` can be read, to false when {@linkcode forget} gave it up. */
 export function readable(fd: number): Promise<boolean> {
   return (epoll ??= new Epoll()).ready(fd, "readable");
+}
+
+/** As {@linkcode readable}, for what a peer that is at work answers at once. */
+export function readableSoon(fd: number): Promise<boolean> {
+  return (epoll ??= new Epoll()).ready(fd, "readable", true);
 }
 
 /** Resolves to true when `fd` can be written to, to false when {@linkcode forget} gave it up. */

@@ -102,23 +102,24 @@ export class TlsSocket implements Disposable {
    * Calls libssl until it is done, waiting for the socket in between.
    *
    * @param call gives something positive when it is done
+   * @param whenReadable waits for what the call wants to read
    * @returns what `call` gave, or undefined when this side has ended the connection meanwhile
    * @throws CallFailure when the connection has ended otherwise
    */
-  async run(call: () => number): Promise<number | undefined> {
+  async run(call: () => number, whenReadable = readable): Promise<number | undefined> {
     for (;;) {
       if (isTurnOver()) await giveWay();
       if (this.#ended || this.#draining) return undefined;
       clearErrors();
       const result = call();
       if (result > 0) return result;
-      await this.#wait(result);
+      await this.#wait(result, whenReadable);
     }
   }
 
-  async #wait(result: number): Promise<void> {
+  async #wait(result: number, whenReadable: typeof readable): Promise<void> {
     const error = libssl().SSL_get_error(this.ssl, result);
-    if (error === SSL.SSL_ERROR_WANT_READ) await readable(this.descriptor);
+    if (error === SSL.SSL_ERROR_WANT_READ) await whenReadable(this.descriptor);
     else if (error === SSL.SSL_ERROR_WANT_WRITE) await writable(this.descriptor);
     else throw failureOf(error);
     turnBegan = performance.now();

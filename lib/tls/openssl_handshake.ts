@@ -1,3 +1,4 @@
+import { readableSoon } from "../../ffi/epoll.ts";
 import { libssl, X509_V } from "../../ffi/libssl.ts";
 import type { Endpoint } from "./connection.ts";
 import { connectionClosed, protocolMissing, type Side } from "./failure.ts";
@@ -24,7 +25,7 @@ export async function shakeHands(
       const step = verifying(pins, () => SSL_do_handshake(socket.ssl));
       refused = step.refused;
       return step.result;
-    });
+    }, readableSoon);
   } catch (error) {
     if (!(error instanceof CallFailure)) throw error;
     if (socket.ended) throw connectionClosed(peer, error);

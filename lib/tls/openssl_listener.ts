@@ -1,6 +1,6 @@
 import { delay } from "@std/async/delay";
 import { constants } from "node:os";
-import { forget, readable } from "../../ffi/epoll.ts";
+import { forget, readableSoon } from "../../ffi/epoll.ts";
 import { C, check, errno, errnoName, libc } from "../../ffi/libc.ts";
 import { libssl } from "../../ffi/libssl.ts";
 import { logger } from "../telemetry/log.ts";
@@ -126,7 +126,7 @@ class OpensslListener implements TlsListener, Acceptor {
         yield new OpensslIncomingConnection(descriptor, endpointOfSocket(this.#address), this);
         if (count % acceptBatch === 0) await delay(0);
       } else if (errno() === constants.errno.EAGAIN) {
-        await readable(this.#descriptor);
+        await readableSoon(this.#descriptor);
       } else if (!passing.includes(errno())) {
         log.warning("a connection could not be accepted", { reason: errnoName(errno()) });
         await delay(acceptRetryMilliseconds);

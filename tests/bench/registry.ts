@@ -5,7 +5,7 @@ import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_qu
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
 import { sealing } from "./seal.ts";
-import { newHandshakes, resumedHandshakes } from "./tls_handshakes.ts";
+import { handshakesOfOneClient, newHandshakes, resumedHandshakes } from "./tls_handshakes.ts";
 import { tlsSessions } from "./tls_sessions.ts";
 import { writeBandwidth, writeLatency } from "./verbs_write.ts";
 
@@ -34,6 +34,7 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "seal.gcm", needs: PACKAGES.libraries, run: sealing },
   { ...onHost, name: "tls.handshake.new", needs: PACKAGES.libraries, run: newHandshakes },
   { ...onHost, name: "tls.handshake.resumed", needs: PACKAGES.libraries, run: resumedHandshakes },
+  { ...onHost, name: "tls.handshake.one", needs: PACKAGES.libraries, run: handshakesOfOneClient },
   { ...onHost, name: "tls.sessions", run: tlsSessions },
   { ...onHost, name: "tls.put", needs: PACKAGES.libraries, run: () => localTransfers("put") },
   { ...onHost, name: "tls.get", needs: PACKAGES.libraries, run: () => localTransfers("get") },

@@ -1,4 +1,8 @@
-/** Handshakes a second, beside `openssl s_server`, with `openssl s_time` as the client of both. */
+/**
+ * Handshakes a second, beside `openssl s_server`, with `openssl s_time` as the client of both: with
+ * as many clients at once as a server has to do with when handshakes are many, and with one only,
+ * which shows how soon it gets its answers.
+ */
 import { delay } from "@std/async/delay";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -23,40 +27,54 @@ const kinds = {
 
 type Kind = keyof typeof kinds;
 
+/** Programs that shake hands at once. */
+const CLIENTS = 4;
+
 /** New handshakes a second, by each library that speaks TLS. */
 export function newHandshakes(): AsyncGenerator<Figure> {
-  return handshakes("new");
+  return handshakes("new", CLIENTS);
 }
 
 /** Resumed handshakes a second, by each library that speaks TLS. */
 export function resumedHandshakes(): AsyncGenerator<Figure> {
-  return handshakes("resumed");
+  return handshakes("resumed", CLIENTS);
 }
 
-async function* handshakes(kind: Kind): AsyncGenerator<Figure> {
+/** The same with one client, which makes one connection after the other. */
+export async function* handshakesOfOneClient(): AsyncGenerator<Figure> {
+  yield* handshakes("new", 1);
+  yield* handshakes("resumed", 1);
+}
+
+async function* handshakes(kind: Kind, clients: number): AsyncGenerator<Figure> {
   const { server: identity } = await createCertificates({ hosts: [LOOPBACK], days: 1 });
   await using theirs = await OpensslServer.start(identity);
   for (const backend of ["deno", "openssl"] as const) {
     await using ours = await VerbsealServer.start(backend, identity);
     yield await measureInTurn({
       subject: {
-        bench: `tls.handshake.${kind}`,
+        bench: `tls.handshake.${clients === 1 ? "one." : ""}${kind}`,
         size: 0,
         backend,
         peer: "openssl s_server",
         unit: "1/s",
-        settings: `${kinds[kind].what}, P-256, over loopback, one after the other by openssl ` +
-          `s_time for ${seconds} s; median of ${runs} runs of each in turn`,
+        settings: `${kinds[kind].what}, P-256, over loopback, ${clients} openssl s_time at once ` +
+          `for ${seconds} s; median of ${runs} runs of each in turn`,
       },
       runs,
-      ours: () => rate(kind, ours.port),
-      theirs: () => rate(kind, theirs.port),
+      ours: () => rate(kind, clients, ours.port),
+      theirs: () => rate(kind, clients, theirs.port),
     });
   }
 }
 
 /** Handshakes a second by `openssl s_time`, which itself counts in whole seconds only. */
-async function rate(kind: Kind, port: number): Promise<number> {
+async function rate(kind: Kind, clients: number, port: number): Promise<number> {
+  const rates = await Promise.all(Array.from({ length: clients }, () => rateOfOne(kind, port)));
+  return rates.reduce((sum, one) => sum + one);
+}
+
+async function rateOfOne(kind: Kind, port: number): Promise<number> {
   const started = performance.now();
   const { stdout } = await new Deno.Command("openssl", {
     args: ["s_time", "-connect", `${LOOPBACK}:${port}`, "-time", String(seconds)]
