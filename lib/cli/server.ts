@@ -26,6 +26,7 @@ import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
+import { addServerAuditOptions, openAudit, type ServerAuditOptions } from "./server_audit.ts";
 import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
 import { stopSignal } from "./stop_signal.ts";
 import { tlsSettings } from "./tls_options.ts";
@@ -36,6 +37,7 @@ import {
   transportsOf,
   warnOfUserSpace,
 } from "./transport_options.ts";
+import { version } from "./version.ts";
 import {
   byteSize,
   duration,
@@ -47,7 +49,7 @@ import {
 
 const log = logger("server");
 
-interface ServerOptions extends ServerTlsOptions {
+interface ServerOptions extends ServerTlsOptions, ServerAuditOptions {
   readonly address: string;
   readonly port: number;
   readonly root?: string;
@@ -84,7 +86,7 @@ export function addServerCommand(program: Command): void {
     )
     .option("--address <address>", "address to listen on", host, "0.0.0.0")
     .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433);
-  addServerTlsOptions(command)
+  addServerAuditOptions(addServerTlsOptions(command))
     .option("--root <directory>", "serve files below this directory; without it, none")
     .addOption(transportOption("rdma"))
     .addOption(deviceOption())
@@ -176,6 +178,10 @@ export function addServerCommand(program: Command): void {
           "also over TLS that the kernel seals, which needs no RDMA",
         ],
         ["verbseal server --root /srv/files --policy policy.yaml", "only what the policy allows"],
+        [
+          "verbseal server --audit audit.jsonl --audit-head /mnt/other/audit.head",
+          "with an audit log, for verbseal audit verify",
+        ],
         ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
       ),
     )
@@ -209,6 +215,8 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     log: logSettingsOf(command),
   };
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
+  await using auditing = new AsyncDisposableStack();
+  const audit = await openAudit(options, auditing);
   using stopping = stopSignal();
   using listening = new DisposableStack();
   const transports = transportsOf(options.transport);
@@ -233,6 +241,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const shared = {
     limits,
     admission: new Admission(limits),
+    audit,
     ...(tls.policy ? { policy: () => tls.policy! } : {}),
     ...(tls.checkRevocation ? { checkRevocation: tls.checkRevocation } : {}),
   };
@@ -268,6 +277,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     services: serviceNames(services),
     workers: options.workers,
   };
+  await audit?.record({ event: "started", version, ...facts });
   log.info("listening", facts);
   const output = outputOf(command);
   if (output.json) {
@@ -279,4 +289,6 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   }
   tls.keep(messageListener ? [listener, messageListener] : [listener]);
   await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
+  // Whether or not it can be written: the server ends.
+  await audit?.record({ event: "stopped" }).catch(() => {});
 }

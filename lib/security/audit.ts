@@ -50,8 +50,6 @@ export interface Audit {
    * Rejects with {@linkcode auditRefusal} when it cannot be written now.
    */
   record(entry: AuditEntry): Promise<void>;
-  /** @throws RefusedError `audit` while lines cannot be written: then nobody new is let in */
-  check(): void;
 }
 
 /** What clients are told. */

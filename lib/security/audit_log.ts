@@ -96,10 +96,6 @@ export class AuditLog implements Audit, AsyncDisposable {
     }
   }
 
-  check(): void {
-    if (this.#failure) throw auditRefusal();
-  }
-
   record(entry: AuditEntry): Promise<void> {
     if (this.#waiting.length >= MAX_WAITING) {
       this.#lost += 1;

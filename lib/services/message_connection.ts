@@ -1,8 +1,10 @@
 import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import { Breather } from "../rdma/breather.ts";
 import type { Admission } from "../session/admission.ts";
 import type { Limits } from "../session/limits.ts";
+import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
@@ -20,6 +22,8 @@ export interface MessageServerContext {
   readonly admission: Admission;
   /** The policy in force, asked for each client anew; without it all may ask. */
   readonly policy?: () => Policy;
+  /** Where security events are recorded, if anywhere. */
+  readonly audit?: Audit | undefined;
   /** Throws a TlsError if the certificate that a client has shown is revoked. */
   readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
 }
@@ -29,10 +33,12 @@ export class MessageConnection {
   readonly #context: MessageServerContext;
   readonly #incoming: IncomingConnection;
   readonly #client = new SessionClient();
+  readonly #audit: SessionAudit;
   readonly #admitted = new DisposableStack();
   #tls: TlsConnection | undefined;
   /** Nothing is owed to the client: every request that it has finished is answered. */
   #waiting = false;
+  #accepted = false;
   #requests = 0;
   #lastActive = performance.now();
   #idleTimer: number | undefined;
@@ -44,6 +50,8 @@ export class MessageConnection {
   constructor(context: MessageServerContext, incoming: IncomingConnection) {
     this.#context = context;
     this.#incoming = incoming;
+    const peer = endpointText(incoming.peerAddress);
+    this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
 
   /** Serves the client. Never throws: whatever happens ends in one log line. */
@@ -60,6 +68,7 @@ export class MessageConnection {
       ...why,
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
     });
+    this.#audit.over(this.#accepted, { ...why, requests: this.#requests });
   }
 
   /** Ends the connection once the requests that it has finished are answered, or after `seconds`. */
@@ -103,8 +112,10 @@ export class MessageConnection {
     const { admission, policy, checkRevocation } = this.#context;
     await this.#client.identify(tls.peerCertificates);
     await checkRevocation?.(tls);
-    this.#client.authorize(["messages"], ["messages"], policy?.());
+    await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
     this.#admitted.use(admission.identity(this.#client.quota));
+    await this.#audit.record("accepted", { service: "messages" });
+    this.#accepted = true;
   }
 
   /** Answers requests until the client ends the connection, or the server stops. */

@@ -32,11 +32,12 @@ export class MessageServer {
     if (this.#connections.size >= messageClients) {
       const peer = endpointText(incoming.peerAddress);
       incoming.abort();
-      log.warning("message client refused", {
-        peer,
+      const outcome = {
         reason: "message_clients",
         detail: `the server has its ${messageClients} message clients`,
-      });
+      };
+      log.warning("message client refused", { peer, ...outcome });
+      this.#context.audit?.record({ event: "limit", peer, ...outcome }).catch(() => {});
       return;
     }
     const connection = new MessageConnection(this.#context, incoming);

@@ -108,7 +108,7 @@ export interface EstablishOptions {
   readonly queuePairs?: QueuePairTransport | undefined;
   readonly streams?: StreamTransport | undefined;
   /** Server: decides on a HELLO. */
-  readonly admit?: (hello: Hello) => Pick<Welcome, "choices" | "limits">;
+  readonly admit?: (hello: Hello) => Promise<Pick<Welcome, "choices" | "limits">>;
 }
 
 /** The exchange's driver: does what the state machine asks for, until the session is established. */
@@ -163,7 +163,7 @@ class Driver {
         if (step.frame.name === "SECRET") step.frame.bytes.fill(0);
         return [];
       case "admit":
-        return (exchange as ServerExchange).admitted(this.options.admit!(step.hello));
+        return (exchange as ServerExchange).admitted(await this.options.admit!(step.hello));
       case "allocate":
         return exchange.allocated(await this.#allocate(step));
       case "connect":

@@ -1,4 +1,5 @@
 import type { Connect, Service, Transport } from "../control/messages.ts";
+import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
 import type { TlsConnection } from "../tls/connection.ts";
@@ -24,6 +25,8 @@ export interface ServerContext {
   readonly policy?: () => Policy;
   /** Throws a TlsError if the certificate that a client has shown is revoked. */
   readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
+  /** Where security events are recorded, if anywhere. */
+  readonly audit?: Audit | undefined;
   /** What this server carries data by. */
   readonly transports: readonly Transport[];
   /** Ways to bring a queue pair up that this server offers. */

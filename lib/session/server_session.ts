@@ -18,6 +18,7 @@ import type { DataPath, DataPathOptions, PortChoice, QueuePairPath } from "./dat
 import { errorMessage, establish, type Established, streamFields } from "./establish.ts";
 import { checkManageable } from "./managed_connection.ts";
 import type { ServerContext } from "./server_context.ts";
+import { SessionAudit } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
 
 const log = logger("session");
@@ -27,6 +28,7 @@ export class ServerSession {
   readonly #context: ServerContext;
   readonly #incoming: IncomingConnection;
   readonly #client = new SessionClient();
+  readonly #audit: SessionAudit;
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
   #agent = "";
@@ -46,6 +48,8 @@ export class ServerSession {
   constructor(context: ServerContext, incoming: IncomingConnection) {
     this.#context = context;
     this.#incoming = incoming;
+    const peer = endpointText(incoming.peerAddress);
+    this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
 
   /** Serves the client. Never throws: whatever happens ends in one log line. */
@@ -70,10 +74,15 @@ export class ServerSession {
         agent: this.#agent,
         ...this.#facts(agreed),
       });
-      log.info("session ended", ended({ reason: await this.#serve() }));
+      await this.#audit.record("accepted", { agent: this.#agent, ...this.#facts(agreed) });
+      const reason = await this.#serve();
+      log.info("session ended", ended({ reason }));
+      this.#audit.over(true, { reason });
     } catch (error) {
-      const code = error instanceof VerbsealError ? error.code : "internal";
-      log.warning("session ended", ended({ reason: code, detail: errorText(error) }));
+      const reason = error instanceof VerbsealError ? error.code : "internal";
+      const outcome = { reason, detail: errorText(error) };
+      log.warning("session ended", ended(outcome));
+      this.#audit.over(agreed !== undefined, outcome, error);
       // Not awaited, here and below: a peer that does not read must not keep what it holds.
       this.#connection?.sendLast(errorMessage(error));
     } finally {
@@ -157,13 +166,14 @@ export class ServerSession {
     }
   }
 
-  #admit({ offers, agent }: Hello, localAddress: string): Pick<Welcome, "choices" | "limits"> {
-    const { limits, transports, admission, policy } = this.#context;
+  async #admit(
+    { offers, agent }: Hello,
+    localAddress: string,
+  ): Promise<Pick<Welcome, "choices" | "limits">> {
+    const { limits, transports, admission, services: offered, policy } = this.#context;
     this.#agent = agent;
-    const services = this.#client.authorize(
-      this.#context.services,
-      offers.services,
-      policy?.(),
+    const services = await this.#audit.decide(() =>
+      this.#client.authorize(offered, offers.services, policy?.())
     );
     const transport = this.#chooseTransport(offers, localAddress);
     if (!transport) {
@@ -228,7 +238,8 @@ export class ServerSession {
     });
   }
 
-  #pathOptions({ limits, choices }: Welcome): DataPathOptions {
+  #pathOptions({ session, limits, choices }: Welcome): DataPathOptions {
+    this.#audit.session = session;
     return {
       side: "server",
       messageBytes: limits.messageBytes,
@@ -250,7 +261,8 @@ export class ServerSession {
     this.#loop = new ControlLoop({
       connection: this.#connection!,
       idleSeconds: this.#context.limits.idleSeconds,
-      onRequest: (service, body) => dataPath.request(service, body),
+      onRequest: (service, body) =>
+        this.#audit.call(service, body, () => dataPath.request(service, body)),
     });
     const stopping = new Promise<string>((resolve) => this.#stopping = () => resolve("shutdown"));
     if (this.#stopped) return "shutdown";

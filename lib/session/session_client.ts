@@ -20,6 +20,7 @@ import type { SessionQuota } from "./admission.ts";
 /** Who a session's client is, and what it may do: decided once, for the life of the session. */
 export class SessionClient {
   #identity: PeerIdentity | undefined;
+  #identified = false;
   #allows: Allowance = unrestricted;
   /** Of the policy. */
   #ruleName: string | undefined;
@@ -29,9 +30,11 @@ export class SessionClient {
    * @throws TlsError when its certificate cannot be read, or has expired since it was verified
    */
   async identify([certificate]: readonly Uint8Array[]): Promise<void> {
-    if (!certificate) return;
-    this.#identity = await peerIdentity(certificate);
-    checkNotExpired(this.#identity);
+    if (certificate) {
+      this.#identity = await peerIdentity(certificate);
+      checkNotExpired(this.#identity);
+    }
+    this.#identified = true;
   }
 
   /** What carries data where the server has no RDMA device and the client offers both. */
@@ -71,6 +74,23 @@ export class SessionClient {
 
   get permissions(): Permissions {
     return this.#allows.permissions;
+  }
+
+  /** For audit lines; undefined while it is not known. */
+  get identity(): Record<string, unknown> | "anonymous" | undefined {
+    if (this.#identity) return identityFields(this.#identity);
+    return this.#identified ? "anonymous" : undefined;
+  }
+
+  /** What the policy says, for audit lines. */
+  get decision(): Record<string, unknown> {
+    const { permissions: { access, root }, sessions } = this.#allows;
+    return {
+      rule: this.#ruleName,
+      access,
+      root,
+      ...(Number.isFinite(sessions) ? { sessions } : {}),
+    };
   }
 
   /** For the session's log lines; nothing where nothing is known. */

@@ -1,0 +1,97 @@
+import * as v from "valibot";
+import type { Service } from "../control/messages.ts";
+import { errorText, IntegrityError, VerbsealError } from "../errors.ts";
+import type { Audit, AuditEvent } from "../security/audit.ts";
+import type { SessionClient } from "./session_client.ts";
+
+/** What is recorded of a REQUEST and of its REPLY: of the rest nobody knows whether it is secret. */
+const recorded = v.object({
+  operation: v.optional(v.string()),
+  direction: v.optional(v.string()),
+  path: v.optional(v.string()),
+  offset: v.optional(v.string()),
+  length: v.optional(v.string()),
+  size: v.optional(v.string()),
+  sha256: v.optional(v.string()),
+});
+
+function recordedOf(body: unknown): v.InferOutput<typeof recorded> {
+  const parsed = v.safeParse(recorded, body);
+  return parsed.success ? parsed.output : {};
+}
+
+/** The audit lines of one connection and its session; none where the server keeps no audit log. */
+export class SessionAudit {
+  /** The session's name, once it has one. */
+  session: string | undefined;
+
+  constructor(
+    private readonly audit: Audit | undefined,
+    private readonly peer: string,
+    private readonly client: SessionClient,
+  ) {}
+
+  /** As {@linkcode Audit.record}. */
+  async record(event: AuditEvent, fields: Record<string, unknown>): Promise<void> {
+    const { session, peer, client: { identity } } = this;
+    await this.audit?.record({ ...fields, event, session, peer, identity });
+  }
+
+  /** As `record`, of what nobody waits for. */
+  note(event: AuditEvent, fields: Record<string, unknown>): void {
+    this.record(event, fields).catch(() => {}); // the audit log itself says that it fails
+  }
+
+  /**
+   * Decides what the client may do; that is on disk when this resolves.
+   *
+   * @throws what `authorize` throws; RefusedError `audit` when the line cannot be written
+   */
+  async decide(authorize: () => Service[]): Promise<Service[]> {
+    const services = this.#decided(authorize);
+    await this.record("policy", { allowed: true, ...this.client.decision, services });
+    return services;
+  }
+
+  /**
+   * The connection is over.
+   *
+   * @param accepted whether it had a session
+   */
+  over(accepted: boolean, outcome: Record<string, unknown>, error?: unknown): void {
+    if (error instanceof IntegrityError) this.note("integrity", outcome);
+    this.note(accepted ? "ended" : "refused", outcome);
+  }
+
+  /**
+   * Lets a service work on a REQUEST. What it did, or why it did not, is on disk when this resolves.
+   *
+   * @throws what the service throws; RefusedError `audit` when the line cannot be written
+   */
+  async call(service: Service, body: unknown, work: () => Promise<unknown>): Promise<unknown> {
+    const call = { service, ...recordedOf(body) };
+    const reply = await work().catch(async (error) => {
+      await this.record("service", { ...call, result: codeOf(error), detail: errorText(error) });
+      throw error;
+    });
+    // What was lent to the peer was recorded as it was; that it is taken back tells nothing new.
+    if (call.operation !== "withdraw") {
+      await this.record("service", { ...call, ...recordedOf(reply), result: "done" });
+    }
+    return reply;
+  }
+
+  #decided(authorize: () => Service[]): Service[] {
+    try {
+      return authorize();
+    } catch (error) {
+      const { rule } = this.client.decision;
+      this.note("policy", { allowed: false, rule, reason: codeOf(error) });
+      throw error;
+    }
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof VerbsealError ? error.code : "internal";
+}
