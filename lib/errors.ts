@@ -40,6 +40,11 @@ export class RdmaError extends VerbsealError {
   override readonly exitCode = 4;
 }
 
+/** A queue pair has failed. Its session goes on with another one: what was under way may be begun again. */
+export class QueuePairError extends RdmaError {
+  override readonly name: string = "QueuePairError";
+}
+
 /** The server said no: limits or policy. */
 export class RefusedError extends VerbsealError {
   override readonly name = "RefusedError";
@@ -77,7 +82,16 @@ export interface PlainError {
   readonly remedy: string;
 }
 
-const classes = { UsageError, TlsError, RdmaError, RefusedError, IntegrityError, ProtocolError };
+/** A class stands before the one that it extends. */
+const classes = {
+  UsageError,
+  TlsError,
+  QueuePairError,
+  RdmaError,
+  RefusedError,
+  IntegrityError,
+  ProtocolError,
+};
 
 /** The error as plain data; its class becomes the nearest of this file. */
 export function toPlainError(error: unknown): PlainError {

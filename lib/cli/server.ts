@@ -13,11 +13,11 @@ import {
 import { portChooser } from "../services/port_choice.ts";
 import { Admission } from "../session/admission.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
-import { connectByTls } from "../session/establish.ts";
 import { Joins } from "../session/joins.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
 import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
 import { Server } from "../session/server.ts";
+import { connectByTls } from "../session/session_queue_pair.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
 import { listen, listenerBackend } from "../tls/backend.ts";

@@ -21,6 +21,15 @@
  *       READY                             ↔      READY
  *     AWAIT_READY                              AWAIT_READY
  *     ESTABLISHED                              ESTABLISHED
+ *
+ * A queue pair that failed is replaced in the same session. Whoever notices says so, and from
+ * there both go on as above, with the new epoch in QP and READY, fresh numbers, and other keys:
+ *
+ *     ESTABLISHED                              ESTABLISHED
+ *       REQUEUE {epoch + 1}               →                         (or ←, or both at once)
+ *     ALLOCATING                               ALLOCATING            (when the old data path is closed)
+ *
+ * The new one may fail before it is established: then the same happens in those states.
  */
 import { createHash, type Hash } from "node:crypto";
 import { encodeBase64 } from "@std/encoding/base64";
@@ -28,7 +37,7 @@ import { encodeBase64Url } from "@std/encoding/base64url";
 import { ProtocolError, RefusedError, type VerbsealError } from "../errors.ts";
 import type { Frame } from "./frame.ts";
 import { JoinTokens } from "./join.ts";
-import { type KeyContext, KeySchedule } from "./keys.ts";
+import { type Direction, type KeyContext, KeySchedule } from "./keys.ts";
 import {
   type Choices,
   decode,
@@ -64,6 +73,8 @@ export type Step =
   | { readonly do: "send"; readonly frame: Frame }
   /** Server: decide, then call {@linkcode ServerExchange.admitted}. */
   | { readonly do: "admit"; readonly hello: Hello }
+  /** The queue pair is of no use any more: close the data path, another one takes its place. */
+  | { readonly do: "discard"; readonly by: Direction; readonly reason: string }
   /** Create protection domain, regions, queues and queue pair, draw a PSN, then call `allocated`. */
   | { readonly do: "allocate"; readonly welcome: Welcome; readonly choices: RdmaChoices }
   /** Bring the queue pair to RTS with exactly these numbers, compare, then call `connected`. */
@@ -101,8 +112,13 @@ export function peerError(
     : new ProtocolError("client_error", `the client gave up: ${code}: ${text}`);
 }
 
-abstract class Exchange {
+/** Disposing it wipes what keys are made of: it lasts as long as the session. */
+abstract class Exchange implements Disposable {
   #state: ExchangeState;
+  #epoch = 0;
+  /** The peer may not have seen our REQUEUE yet: what it sends may be of an earlier epoch. */
+  #overtaking = false;
+  #keys: KeySchedule | undefined;
   readonly #transcript: Hash = createHash("sha256");
   protected readonly random: RandomBytes;
   protected readonly secret: Uint8Array<ArrayBuffer>;
@@ -112,7 +128,7 @@ abstract class Exchange {
   #tokens: { proof: Uint8Array; expected: Uint8Array } | undefined;
 
   constructor(
-    private readonly side: "client" | "server",
+    readonly side: Direction,
     start: ExchangeState,
     random: RandomBytes = cryptographic,
   ) {
@@ -125,6 +141,29 @@ abstract class Exchange {
     return this.#state;
   }
 
+  get peer(): Direction {
+    return this.side === "client" ? "server" : "client";
+  }
+
+  /** Counts the session's queue pairs, the first being 0. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** This side's queue pair has failed, in ESTABLISHED or while it took the place of another. */
+  requeue(reason: string): Step[] {
+    const told = this.#send({ name: "REQUEUE", body: { epoch: this.#epoch + 1, reason } });
+    const steps = [told, ...this.#replace(this.side, reason)];
+    this.#overtaking = true;
+    return steps;
+  }
+
+  [Symbol.dispose](): void {
+    this.#keys?.[Symbol.dispose]();
+    this.secret.fill(0);
+    this.peerSecret?.fill(0);
+  }
+
   /**
    * Takes a frame from the peer.
    *
@@ -134,6 +173,8 @@ abstract class Exchange {
   receive(frame: Frame): Step[] {
     const message = decode(frame);
     if (message.name === "ERROR") throw peerError(this.side, message.body);
+    if (this.#isOvertaken(message)) return [];
+    if (message.name === "REQUEUE" && this.#isReplaceable) return this.#requeued(message);
     if (message.name === "READY" && this.#state === "AWAIT_READY") return this.#ready(message);
     const steps = this.take(message, frame);
     if (steps) return steps;
@@ -188,8 +229,8 @@ abstract class Exchange {
   /** Both QP messages are known and recorded: derives what depends on all frames so far. */
   protected connect(remote: QueuePairNumbers): Step {
     const local = this.local!;
-    if (remote.epoch !== local.epoch) {
-      throw new ProtocolError("epoch", `QP of epoch ${remote.epoch}, not ${local.epoch}`);
+    if (remote.epoch !== this.#epoch) {
+      throw new ProtocolError("epoch", `QP of epoch ${remote.epoch}, not ${this.#epoch}`);
     }
     const path = agreePath(
       { provider: this.provider, numbers: local },
@@ -197,13 +238,13 @@ abstract class Exchange {
     );
     const isClient = this.side === "client";
     const context: KeyContext = {
-      epoch: local.epoch,
+      epoch: this.#epoch,
       qpns: {
         client: isClient ? local.qpn : remote.qpn,
         server: isClient ? remote.qpn : local.qpn,
       },
     };
-    using keys = this.#deriveKeys();
+    const keys = this.#keys ??= this.#deriveKeys();
     this.#tokens = {
       proof: keys.token("proof", this.side, context),
       expected: keys.token("proof", isClient ? "server" : "client", context),
@@ -244,9 +285,37 @@ abstract class Exchange {
     );
   }
 
-  /** The exchange brings up the first queue pair, or the first data connection. */
-  get #epoch(): number {
-    return this.local?.epoch ?? 0;
+  /** The first queue pair was established. */
+  get #isReplaceable(): boolean {
+    const { state, welcome } = this;
+    return welcome?.choices.transport === "rdma" && (state === "ESTABLISHED" || this.#epoch > 0);
+  }
+
+  #requeued({ body: { epoch, reason } }: Message & { name: "REQUEUE" }): Step[] {
+    if (epoch === this.#epoch + 1) return this.#replace(this.peer, reason);
+    throw new ProtocolError("epoch", `REQUEUE of epoch ${epoch} in epoch ${this.#epoch}`);
+  }
+
+  #replace(by: Direction, reason: string): Step[] {
+    if (!this.#isReplaceable) throw new Error(`no queue pair is replaced in ${this.#state}`);
+    this.#epoch += 1;
+    this.#state = "ALLOCATING";
+    this.#tokens = undefined;
+    const welcome = this.welcome!;
+    const choices = welcome.choices as RdmaChoices;
+    return [{ do: "discard", by, reason }, { do: "allocate", welcome, choices }];
+  }
+
+  /** What the peer said before it saw our REQUEUE, also a REQUEUE of its own, means nothing any more. */
+  #isOvertaken(message: Message): boolean {
+    if (!this.#overtaking) return false;
+    if (message.name !== "QP" && message.name !== "READY" && message.name !== "REQUEUE") {
+      return false;
+    }
+    const { epoch } = message.body;
+    if (epoch < this.#epoch) return true;
+    this.#overtaking = false;
+    return message.name === "REQUEUE" && epoch === this.#epoch;
   }
 
   #ready(message: Message & { name: "READY" }): Step[] {

@@ -1,5 +1,5 @@
 import { ibvWc, V, WC_STATUS_NAMES, type WcStatusName } from "../../ffi/libibverbs.ts";
-import { RdmaError } from "../errors.ts";
+import { QueuePairError } from "../errors.ts";
 
 const stride = ibvWc.size / 4;
 const wrId = ibvWc.offset("wr_id") / 4;
@@ -74,7 +74,7 @@ const remedies: Partial<Record<WcStatusName, string>> = {
 };
 
 /** A work request that ended with a bad status. */
-export class WorkCompletionError extends RdmaError {
+export class WorkCompletionError extends QueuePairError {
   override readonly name = "WorkCompletionError";
 
   /** @param status as `ibv_wc_status_str` knows it, under its C name */

@@ -12,6 +12,11 @@ function randomPsn(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0]! % MODULUS; // 2^32 is a multiple of 2^24
 }
 
+/** A PSN as tools print it. */
+export function psnText(psn: number): string {
+  return `0x${psn.toString(16).padStart(6, "0")}`;
+}
+
 function isNear(a: number, b: number): boolean {
   const difference = (a - b + MODULUS) % MODULUS;
   return Math.min(difference, MODULUS - difference) < DISTANCE;

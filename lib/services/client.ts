@@ -4,15 +4,11 @@ import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
 import { type ClientQueuePairs, ClientSession } from "../session/client_session.ts";
 import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
-import {
-  connectByTls,
-  type ConnectQueuePair,
-  type Established,
-  streamFields,
-} from "../session/establish.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
 import type { ServiceDefinition } from "../session/service.ts";
+import { type Established, streamFields } from "../session/session_path.ts";
+import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
 import { StreamDataPath } from "../session/stream_data_path.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial } from "../tls/backend.ts";

@@ -1,5 +1,4 @@
 import { isUtf8 } from "node:buffer";
-import { RdmaError } from "../errors.ts";
 import {
   MessageKind,
   type ServiceAccess,
@@ -93,8 +92,7 @@ export class MessageClient implements ServiceDefinition, SessionService {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    const ended = new RdmaError("session_ended", "the session has ended");
-    for (const { reject } of this.#answers.values()) reject(ended);
+    for (const { reject } of this.#answers.values()) reject(this.#access!.signal.reason);
     this.#answers.clear();
     return Promise.resolve();
   }

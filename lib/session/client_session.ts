@@ -1,28 +1,22 @@
 import { ClientExchange } from "../control/exchange.ts";
 import type { Connect, Offers, Service, Transport, Welcome } from "../control/messages.ts";
-import { RdmaError, type VerbsealError } from "../errors.ts";
+import { QueuePairError, RdmaError } from "../errors.ts";
 import { PsnSource } from "../security/psn.ts";
 import type { TlsConnection } from "../tls/connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
 import { DataDialer, type DialData } from "./data_dialer.ts";
 import type {
-  DataPath,
   DataPathOptions,
   PortChoice,
   QueuePairPath,
   QueuePairPathOptions,
   StreamPath,
 } from "./data_path.ts";
-import {
-  type ConnectQueuePair,
-  errorMessage,
-  establish,
-  type Established,
-  type Establishment,
-  type QueuePairTransport,
-  type StreamTransport,
-} from "./establish.ts";
+import { errorMessage, establish } from "./establish.ts";
+import type { Established, SessionPath } from "./session_path.ts";
+import type { ConnectQueuePair, QueuePairTransport } from "./session_queue_pair.ts";
+import type { StreamTransport } from "./stream_link.ts";
 
 export interface ClientSessionOptions {
   readonly tls: TlsConnection;
@@ -35,7 +29,7 @@ export interface ClientSessionOptions {
   /** Needed for the transport ktls. */
   readonly streams?: ClientStreams | undefined;
   readonly services: readonly Service[];
-  /** Seconds that the exchange may take. */
+  /** Seconds that the exchange may take, and later the replacement of a queue pair. */
   readonly handshakeSeconds: number;
   /** Gives up on the exchange. */
   readonly signal: AbortSignal;
@@ -57,31 +51,33 @@ export interface ClientStreams {
 
 /** An established session with a server. Disposing it says BYE and frees everything. */
 export class ClientSession implements AsyncDisposable {
-  readonly agreed: Established;
   /** The port of this side's queue pair, where there is one. */
   readonly port: PortChoice | undefined;
   readonly #connection: ControlConnection;
-  readonly #dataPath: DataPath;
-  readonly #link: Disposable;
+  readonly #path: SessionPath;
   readonly #loop: ControlLoop;
   readonly #running: Promise<never>;
 
   private constructor(
     connection: ControlConnection,
     port: PortChoice | undefined,
-    { agreed, dataPath, link, failure }: Establishment,
+    path: SessionPath,
   ) {
-    this.agreed = agreed;
     this.port = port;
     this.#connection = connection;
-    this.#dataPath = dataPath;
-    this.#link = link;
+    this.#path = path;
     this.#loop = new ControlLoop({
       connection,
-      idleSeconds: agreed.welcome.limits.idleSeconds,
+      idleSeconds: path.agreed.welcome.limits.idleSeconds,
+      onQueuePairFrame: (frame) => path.take(frame),
     });
-    this.#running = this.#run(failure);
+    this.#running = this.#run();
     this.#running.catch(() => {}); // whoever works on the session awaits it through during()
+  }
+
+  /** What was agreed; with another queue pair its numbers change. */
+  get agreed(): Established {
+    return this.#path.agreed;
   }
 
   /**
@@ -100,13 +96,14 @@ export class ClientSession implements AsyncDisposable {
     const giveUp = () => connection.abort();
     options.signal.addEventListener("abort", giveUp, { once: true });
     try {
-      const establishment = await establish({
+      const path = await establish({
         exchange: new ClientExchange({ offers: offersOf(options), agent }),
         connection,
         queuePairs: queuePairs && queuePairTransport(queuePairs),
         streams: streams && streamTransport(streams),
+        replacementSeconds: options.handshakeSeconds,
       });
-      return new ClientSession(connection, queuePairs?.port, establishment);
+      return new ClientSession(connection, queuePairs?.port, path);
     } catch (error) {
       connection.sendLast(errorMessage(error));
       await connection.close();
@@ -124,9 +121,32 @@ export class ClientSession implements AsyncDisposable {
     }
   }
 
-  /** Asks a service of the server. */
-  request(service: Service, body: unknown): Promise<unknown> {
-    return this.#loop.request(service, body);
+  /**
+   * Asks a service of the server.
+   *
+   * @throws QueuePairError when the queue pair failed before the answer came
+   */
+  async request(service: Service, body: unknown): Promise<unknown> {
+    if (this.#path.interruption) throw this.#path.interruption;
+    return await this.#loop.request(service, body);
+  }
+
+  /**
+   * Does work on the session, and all of it again when its queue pair failed meanwhile and another
+   * one has taken its place.
+   *
+   * @throws what the work throws, or why the session ended
+   */
+  async repeating<T>(work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      const { epoch } = this.#path;
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof QueuePairError)) throw error;
+        await this.during(this.#path.after(epoch));
+      }
+    }
   }
 
   /** Awaits work on the session, or the session's failure if that comes first. */
@@ -137,14 +157,15 @@ export class ClientSession implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#connection.sendLast({ name: "BYE", body: {} }); // closing sends what was written
     const closing = this.#connection.close();
-    await this.#dataPath.close();
-    this.#link[Symbol.dispose]();
+    await this.#path.close();
     await closing;
   }
 
-  async #run(failure: Promise<VerbsealError>): Promise<never> {
-    const failed = failure.then((error) => Promise.reject(error));
-    const farewell = await Promise.race([this.#loop.run(), failed]);
+  async #run(): Promise<never> {
+    const path = this.#path.run({ interrupted: (why) => this.#loop.interrupt(why) });
+    const farewell = await Promise.race([this.#loop.run(), path]);
+    // Who has got an answer just before the server left does something with it first.
+    await new Promise((resolve) => setTimeout(resolve));
     throw new RdmaError(
       "server_ended",
       farewell === "bye" ? "the server is stopping" : "the server closed the connection",

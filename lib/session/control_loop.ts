@@ -1,4 +1,5 @@
 import { peerError } from "../control/exchange.ts";
+import type { Frame } from "../control/frame.ts";
 import { decode, type Message, type Service } from "../control/messages.ts";
 import { ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { ControlConnection } from "./control_connection.ts";
@@ -15,6 +16,8 @@ export interface ControlLoopOptions {
   readonly idleSeconds: number;
   /** Answers REQUESTs; a side without it has none to answer. */
   readonly onRequest?: (service: Service, body: unknown) => Promise<unknown>;
+  /** Takes frames about queue pairs; without it they are out of turn. */
+  readonly onQueuePairFrame?: (frame: Frame) => void;
 }
 
 /** Why a session ended in order. */
@@ -79,6 +82,11 @@ export class ControlLoop {
     return answer;
   }
 
+  /** What is asked of the peer at present fails, whatever it still answers. */
+  interrupt(why: VerbsealError): void {
+    for (const { reject } of this.#replies.values()) reject(why);
+  }
+
   /** Resolves when all REQUESTs of the peer are answered. */
   async worked(): Promise<void> {
     while (this.#working.size > 0) await Promise.allSettled(this.#working);
@@ -94,15 +102,15 @@ export class ControlLoop {
       this.#lastHeard = performance.now();
       const message = decode(frame);
       if (message.name === "BYE") return "bye";
-      await this.#take(message);
+      await this.#take(message, frame);
     }
     const failure = await connection.ended;
     if (failure) throw failure;
     return "closed";
   }
 
-  async #take(message: Message): Promise<void> {
-    const { connection } = this.#options;
+  async #take(message: Message, frame: Frame): Promise<void> {
+    const { connection, onQueuePairFrame } = this.#options;
     switch (message.name) {
       case "PING":
         return await connection.send({ name: "PONG", body: message.body });
@@ -112,11 +120,15 @@ export class ControlLoop {
         return this.#work(message);
       case "REPLY":
         return this.#settle(message);
+      case "REQUEUE":
+      case "QP":
+      case "READY":
+        if (onQueuePairFrame) return onQueuePairFrame(frame);
+        break;
       case "ERROR":
         throw peerError(this.#options.onRequest ? "server" : "client", message.body);
-      default:
-        throw new ProtocolError("out_of_turn", `${message.name} in an established session`);
     }
+    throw new ProtocolError("out_of_turn", `${message.name} in an established session`);
   }
 
   #work({ body: { id, service, body } }: Message & { name: "REQUEST" }): void {

@@ -1,7 +1,7 @@
 import { encodeJoin, type JoinTokens, TOKEN_BYTES } from "../control/join.ts";
 import { TlsError } from "../errors.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
-import type { StreamLink } from "./establish.ts";
+import type { StreamLink } from "./stream_link.ts";
 import { readExactly } from "./read_exactly.ts";
 
 /** Connects to the server for data; the signal gives up. */

@@ -71,12 +71,17 @@ export interface DataPath {
   request(service: Service, body: unknown): Promise<unknown>;
   /** Frees everything, exactly once. Undefined when there was no queue pair. */
   close(): Promise<FinalState | undefined>;
-  /** Resolves when the path has ended: by a failed transfer, a broken rule, a dead port, or close. */
+  /**
+   * Resolves when the path has ended: by a broken rule, a dead port, or close; with a QueuePairError
+   * when it was the queue pair alone that failed.
+   */
   readonly failure: Promise<VerbsealError>;
 }
 
 /** A data path over a queue pair, with its protection domain and completion queue. */
 export interface QueuePairPath extends DataPath {
+  /** @param reason why, if another path takes its place: its services are told so by a QueuePairError */
+  close(reason?: string): Promise<FinalState | undefined>;
   /** Creates everything; the queue pair is in RESET. */
   allocate(): Promise<LocalQueuePair>;
   /**

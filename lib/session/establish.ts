@@ -1,105 +1,19 @@
 import type { ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
-import type { JoinTokens } from "../control/join.ts";
-import type { Hello, QueuePairNumbers, RdmaChoices, Welcome } from "../control/messages.ts";
-import type { AgreedPath } from "../control/path.ts";
-import { asVerbsealError, errorText, TlsError, VerbsealError } from "../errors.ts";
-import type { PsnSource } from "../security/psn.ts";
+import type { Hello, Welcome } from "../control/messages.ts";
+import { errorText, TlsError, VerbsealError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
-import { type HandshakeFacts, kernelText, type KernelTls } from "../tls/connection.ts";
-import type { DataConnection } from "../tls/data_connection.ts";
-import type { ConnectOrder, DataPath, QueuePairPath, StreamPath } from "./data_path.ts";
+import type { StreamPath } from "./data_path.ts";
+import { ReplaceablePath } from "./replaceable_path.ts";
+import type { SessionPath } from "./session_path.ts";
+import { type QueuePairTransport, SessionQueuePair } from "./session_queue_pair.ts";
+import type { StreamLink, StreamTransport } from "./stream_link.ts";
+import { StreamSessionPath } from "./stream_session_path.ts";
 
 const log = logger("session");
 
 /** How long this side may still have to do when its peer has left, in milliseconds. */
 const FAREWELL_MILLISECONDS = 1000;
-
-/** What was agreed, for logs and for `--json`. */
-export type Established = RdmaEstablished | StreamEstablished;
-
-/** What a log line tells of a data connection. */
-export function streamFields({ kernel, handshake }: StreamEstablished): Record<string, unknown> {
-  const { version, cipher } = handshake;
-  return { transport: "ktls", ktls: kernelText(kernel), tls: version, cipher };
-}
-
-/** PSNs are those of the first packets. */
-export interface RdmaEstablished {
-  readonly transport: "rdma";
-  readonly session: string;
-  readonly local: QueuePairNumbers;
-  readonly remote: QueuePairNumbers;
-  readonly path: AgreedPath;
-  readonly choices: RdmaChoices;
-  readonly welcome: Welcome;
-}
-
-/** A session over a data connection has no numbers of queue pairs. */
-export interface StreamEstablished {
-  readonly transport: "ktls";
-  readonly session: string;
-  /** Which records the kernel seals and opens at this end. */
-  readonly kernel: KernelTls;
-  /** What the first data connection's handshake agreed on. */
-  readonly handshake: HandshakeFacts;
-  /** Of that connection, as for TlsConnection. */
-  readonly peerCertificates: readonly Uint8Array[];
-  readonly welcome: Welcome;
-}
-
-/**
- * A way to bring a queue pair up: gives what has to be disposed after the session.
- *
- * @param cmToken shows the peer's connection manager who asks
- */
-export type ConnectQueuePair = (
-  dataPath: QueuePairPath,
-  order: ConnectOrder,
-  cmToken: Uint8Array,
-) => Promise<Disposable>;
-
-/** `--connect tls`: all that is needed was agreed in TLS. */
-export const connectByTls: ConnectQueuePair = async (dataPath, order) => {
-  await dataPath.connect(order);
-  return { [Symbol.dispose]() {} };
-};
-
-/** An established session's parts; the caller's from then on. */
-export interface Establishment {
-  readonly agreed: Established;
-  readonly dataPath: DataPath;
-  /** What stays open beside the data path: dispose it after the data path. */
-  readonly link: Disposable;
-  /** Resolves when the data path has ended, or what it needs to go on. */
-  readonly failure: Promise<VerbsealError>;
-}
-
-/** What sessions over queue pairs need. */
-export interface QueuePairTransport {
-  readonly psns: PsnSource;
-  /** Makes the data path, once the session is admitted. */
-  readonly openDataPath: (welcome: Welcome, choices: RdmaChoices) => QueuePairPath;
-  readonly connectQueuePair: (choices: RdmaChoices) => ConnectQueuePair;
-}
-
-/** What sessions over data connections need. */
-export interface StreamTransport {
-  /** Makes the data path, once its connection is there. */
-  readonly openDataPath: (welcome: Welcome) => StreamPath;
-  /** Data connections of this session are let in, or made, from now on. */
-  readonly link: (welcome: Welcome, tokens: JoinTokens) => StreamLink;
-}
-
-/** Where the data connections of a session come from. Disposing it ends that, and wipes the tokens. */
-export interface StreamLink extends Disposable {
-  /**
-   * The data connection of the next epoch, both tokens compared.
-   *
-   * @throws VerbsealError when it cannot be made, or the link was disposed
-   */
-  next(): Promise<DataConnection>;
-}
 
 /** What one side of the exchange works with; a transport that is not there is not offered. */
 export interface EstablishOptions {
@@ -107,23 +21,25 @@ export interface EstablishOptions {
   readonly connection: ControlConnection;
   readonly queuePairs?: QueuePairTransport | undefined;
   readonly streams?: StreamTransport | undefined;
+  /** Seconds that another queue pair may take to replace one that failed. */
+  readonly replacementSeconds: number;
   /** Server: decides on a HELLO. */
   readonly admit?: (hello: Hello) => Promise<Pick<Welcome, "choices" | "limits">>;
 }
 
 /** The exchange's driver: does what the state machine asks for, until the session is established. */
 class Driver {
-  dataPath: DataPath | undefined;
-  link: Disposable | undefined;
-  #allocated: { path: QueuePairPath; welcome: Welcome; choices: RdmaChoices } | undefined;
+  readonly #queuePair: SessionQueuePair | undefined;
   #linked: { link: StreamLink; welcome: Welcome } | undefined;
-  #agreed: Established | undefined;
-  #renewal: Promise<never> | undefined;
+  #stream: StreamSessionPath | undefined;
+  #streamPath: StreamPath | undefined;
 
-  constructor(private readonly options: EstablishOptions) {}
+  constructor(private readonly options: EstablishOptions) {
+    this.#queuePair = options.queuePairs && new SessionQueuePair(options.queuePairs);
+  }
 
-  async run(): Promise<Established> {
-    const { exchange, connection } = this.options;
+  async run(): Promise<SessionPath> {
+    const { exchange, connection, replacementSeconds: seconds } = this.options;
     const steps: Step[] = "start" in exchange ? exchange.start() : [];
     while (exchange.state !== "ESTABLISHED") {
       const step = steps.shift();
@@ -135,23 +51,17 @@ class Driver {
       if (frame === null) throw await hungUp(connection);
       steps.push(...exchange.receive(frame));
     }
-    return this.#agreed!;
-  }
-
-  /** Resolves when the data path has ended, or its connection cannot be replaced. */
-  get failure(): Promise<VerbsealError> {
-    const failures = [this.dataPath!.failure];
-    const renewal = this.#renewal?.catch((error) => asVerbsealError("renewal", error));
-    return Promise.race(renewal ? [...failures, renewal] : failures);
+    const queuePair = this.#queuePair!;
+    return this.#stream ?? new ReplaceablePath({ exchange, connection, queuePair, seconds });
   }
 
   /** Frees what there is; the link also when the data path cannot be closed. */
   async release(): Promise<void> {
     try {
-      const final = await this.dataPath?.close();
-      if (final) this.options.queuePairs!.psns.retire(final.qpn, final.sqPsn);
+      await Promise.all([this.#queuePair?.close(), this.#streamPath?.close()]);
     } finally {
-      this.link?.[Symbol.dispose]();
+      this.#linked?.link[Symbol.dispose]();
+      this.options.exchange[Symbol.dispose]();
     }
   }
 
@@ -165,65 +75,40 @@ class Driver {
       case "admit":
         return (exchange as ServerExchange).admitted(await this.options.admit!(step.hello));
       case "allocate":
-        return exchange.allocated(await this.#allocate(step));
+        return exchange.allocated(await this.#queuePair!.allocate(step, exchange.epoch));
       case "connect":
-        await this.#connect(step);
+        await this.#unlessInterrupted(this.#queuePair!.connect(step));
         return exchange.connected();
       case "prove":
-        await this.#unlessInterrupted(this.#allocated!.path.prove(step.own, step.expected));
+        await this.#unlessInterrupted(this.#queuePair!.prove(step));
         return exchange.proved();
       case "link": {
         const { welcome, tokens } = step;
         this.#linked = { welcome, link: this.options.streams!.link(welcome, tokens) };
-        this.link = this.#linked.link;
         return [];
       }
       case "join":
         await this.#join();
         return exchange.joined();
+      case "discard":
       case "established":
         return [];
     }
   }
 
-  async #allocate({ welcome, choices }: Step & { do: "allocate" }): Promise<QueuePairNumbers> {
-    const { psns, openDataPath } = this.options.queuePairs!;
-    const path = this.dataPath = openDataPath(welcome, choices);
-    this.#allocated = { path, welcome, choices };
-    const queuePair = await path.allocate();
-    return { ...queuePair, epoch: 0, psn: psns.draw(queuePair.qpn) };
-  }
-
-  async #connect({ local, remote, path, cmToken }: Step & { do: "connect" }): Promise<void> {
-    const { path: dataPath, welcome, choices } = this.#allocated!;
-    const connect = this.options.queuePairs!.connectQueuePair(choices);
-    const connecting = connect(dataPath, { local, remote, path }, cmToken);
-    try {
-      this.link = await this.#unlessInterrupted(connecting);
-    } catch (error) {
-      connecting.then((late) => late[Symbol.dispose](), () => {});
-      throw error;
-    }
-    const { session } = welcome;
-    this.#agreed = { transport: "rdma", session, local, remote, path, choices, welcome };
-  }
-
   async #join(): Promise<void> {
     const { link, welcome } = this.#linked!;
-    const path = this.options.streams!.openDataPath(welcome);
-    this.dataPath = path;
+    const path = this.#streamPath = this.options.streams!.openDataPath(welcome);
     const joining = link.next();
     try {
       const connection = await this.#unlessInterrupted(joining);
       const { handshake, peerCertificates } = connection;
       const kernel = await path.use(connection);
       const { session } = welcome;
-      this.#agreed = {
+      this.#stream = new StreamSessionPath(path, link, {
         ...{ transport: "ktls", session, welcome },
         ...{ kernel, handshake, peerCertificates },
-      };
-      this.#renewal = renew(path, link);
-      this.#renewal.catch(() => {}); // of interest only while the session lasts
+      });
     } catch (error) {
       joining.then((late) => late.abort(), () => {});
       throw error;
@@ -242,15 +127,6 @@ class Driver {
       if (frame.name === "ERROR") exchange.receive(frame);
     }
     throw await hungUp(connection);
-  }
-}
-
-/** Replaces a path's connection whenever that is due; rejects when it cannot, or the link is disposed. */
-async function renew(path: StreamPath, link: StreamLink): Promise<never> {
-  for (let epoch = 1;; epoch++) {
-    await path.renewalDue?.();
-    await path.use(await link.next());
-    log.debug("data connection replaced", { epoch });
   }
 }
 
@@ -279,11 +155,10 @@ async function hungUp(connection: ControlConnection): Promise<VerbsealError> {
  *
  * @throws VerbsealError naming why it failed; the data path is closed then, and the peer was told
  */
-export async function establish(options: EstablishOptions): Promise<Establishment> {
+export async function establish(options: EstablishOptions): Promise<SessionPath> {
   const driver = new Driver(options);
   try {
-    const agreed = await driver.run();
-    return { agreed, dataPath: driver.dataPath!, link: driver.link!, failure: driver.failure };
+    return await driver.run();
   } catch (error) {
     await driver.release().catch((failure) =>
       log.error("resources of a session could not be freed", { error: errorText(failure) })

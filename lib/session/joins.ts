@@ -1,7 +1,7 @@
 import { decodeJoin, type Join, JOIN_BYTES, type JoinTokens } from "../control/join.ts";
 import { ProtocolError, TlsError } from "../errors.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
-import type { StreamLink } from "./establish.ts";
+import type { StreamLink } from "./stream_link.ts";
 import { readExactly } from "./read_exactly.ts";
 
 /** The server's side of data connections: brings those that come in to the sessions that wait for them. */

@@ -37,3 +37,10 @@ export const defaultLimits: Limits = {
 
 /** Bytes of answers that wait to be sent, above which a server takes no further questions. */
 export const SERVER_QUEUED_BYTES = 2 ** 21;
+
+/**
+ * Times that a session's queue pair is replaced within a minute. Faults are rarer; an attacker who
+ * knows each new queue pair's numbers at once, and has them fail faster than that, costs more than a
+ * session is worth: its client may come again.
+ */
+export const REQUEUES_PER_MINUTE = 10;

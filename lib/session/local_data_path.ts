@@ -6,6 +6,7 @@ import {
   asVerbsealError,
   IntegrityError,
   ProtocolError,
+  QueuePairError,
   RdmaError,
   type VerbsealError,
 } from "../errors.ts";
@@ -173,8 +174,12 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     return running.request(body);
   }
 
-  close(): Promise<FinalState | undefined> {
-    return this.#closed ??= this.#close();
+  close(reason?: string): Promise<FinalState | undefined> {
+    return this.#closed ??= this.#close(
+      reason === undefined
+        ? new RdmaError("session_ended", "the session has ended")
+        : new QueuePairError("queue_pair_failed", `another queue pair takes over: ${reason}`),
+    );
   }
 
   send(kind: MessageKind, id: number, body: Uint8Array): void {
@@ -281,8 +286,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       (completionQueue !== undefined && completionQueue !== queue.address) ||
       (port !== undefined && port !== this.#options.port.port);
     if (!event.fatal || others) return;
+    const FailureError = qpn === undefined ? RdmaError : QueuePairError;
     this.#fail(
-      new RdmaError(
+      new FailureError(
         event.name.toLowerCase(),
         `the device ${this.#device.name} reported ${event.name}`,
         event.port === undefined ? "" : "check the link of the port",
@@ -290,9 +296,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     );
   }
 
-  async #close(): Promise<FinalState | undefined> {
+  async #close(why: VerbsealError): Promise<FinalState | undefined> {
     // Whoever waits for the peer, prove() for one, waits no more.
-    this.#fail(new RdmaError("session_ended", "the session has ended"));
+    this.#fail(why);
     const resources = this.#resources;
     if (!resources) return undefined;
     const { queuePair, transfers, stack } = resources;

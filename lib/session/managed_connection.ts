@@ -11,7 +11,7 @@ import {
 } from "../rdma/verbs/connection_manager.ts";
 import { RETRY_COUNT, RNR_RETRY } from "./bring_up.ts";
 import type { ConnectOrder, QueuePairPath } from "./data_path.ts";
-import type { ConnectQueuePair } from "./establish.ts";
+import type { ConnectQueuePair } from "./session_queue_pair.ts";
 
 /** Requests that nobody expects yet: strangers' ones, and those faster than our own side. */
 const BACKLOG = 64;

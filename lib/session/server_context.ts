@@ -11,9 +11,9 @@ import type {
   QueuePairPathOptions,
   StreamPath,
 } from "./data_path.ts";
-import type { ConnectQueuePair } from "./establish.ts";
 import type { Joins } from "./joins.ts";
 import type { Limits } from "./limits.ts";
+import type { ConnectQueuePair } from "./session_queue_pair.ts";
 
 /** What all sessions of a server share. */
 export interface ServerContext {

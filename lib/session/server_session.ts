@@ -9,17 +9,19 @@ import type {
   Welcome,
 } from "../control/messages.ts";
 import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPath, DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts";
-import { errorMessage, establish, type Established, streamFields } from "./establish.ts";
+import type { DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts";
+import { errorMessage, establish } from "./establish.ts";
 import { checkManageable } from "./managed_connection.ts";
 import type { ServerContext } from "./server_context.ts";
 import { SessionAudit } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
+import { type Established, type SessionPath, streamFields } from "./session_path.ts";
 
 const log = logger("session");
 
@@ -35,9 +37,7 @@ export class ServerSession {
   #port: PortChoice | undefined;
   #peerProvider: Provider | undefined;
   #loop: ControlLoop | undefined;
-  #dataPath: DataPath | undefined;
-  #link: Disposable | undefined;
-  #failure: Promise<VerbsealError> | undefined;
+  #path: SessionPath | undefined;
   /** It is a data connection, which now belongs to its session. */
   #joined = false;
   #stopping: (() => void) | undefined;
@@ -111,10 +111,10 @@ export class ServerSession {
       device: this.#port?.device,
       peerProvider: this.#peerProvider,
       qpn: local.qpn,
-      psn: hex24(local.psn),
+      psn: psnText(local.psn),
       gid: local.gid,
       peerQpn: remote.qpn,
-      peerPsn: hex24(remote.psn),
+      peerPsn: psnText(remote.psn),
       peerGid: remote.gid,
       mtu: path.mtu,
     };
@@ -140,7 +140,7 @@ export class ServerSession {
       const connection = this.#connection = new ControlConnection(tls);
       await this.#client.identify(tls.peerCertificates);
       await this.#context.checkRevocation?.(tls);
-      const { agreed, dataPath, link, failure } = await establish({
+      this.#path = await establish({
         exchange: new ServerExchange(),
         connection,
         admit: (hello) => this.#admit(hello, tls.localAddress.hostname),
@@ -154,11 +154,9 @@ export class ServerSession {
             this.#context.streams!.openDataPath(this.#pathOptions(welcome)),
           link: ({ session }, tokens) => this.#context.streams!.joins.expect(session, tokens),
         },
+        replacementSeconds: handshakeSeconds,
       });
-      this.#dataPath = dataPath;
-      this.#link = link;
-      this.#failure = failure;
-      return agreed;
+      return this.#path.agreed;
     } catch (error) {
       throw this.#cut ?? error;
     } finally {
@@ -257,20 +255,18 @@ export class ServerSession {
 
   /** Serves requests until the session ends; returns why, or throws. */
   async #serve(): Promise<string> {
-    const dataPath = this.#dataPath!;
+    const path = this.#path!;
     this.#loop = new ControlLoop({
       connection: this.#connection!,
       idleSeconds: this.#context.limits.idleSeconds,
       onRequest: (service, body) =>
-        this.#audit.call(service, body, () => dataPath.request(service, body)),
+        this.#audit.call(service, body, () => path.request(service, body)),
+      onQueuePairFrame: (frame) => path.take(frame),
     });
     const stopping = new Promise<string>((resolve) => this.#stopping = () => resolve("shutdown"));
     if (this.#stopped) return "shutdown";
-    return await Promise.race([
-      this.#loop.run(),
-      this.#failure!.then((error) => Promise.reject(error)),
-      stopping,
-    ]);
+    const running = path.run({ replaced: (facts) => this.#audit.note("recovery", facts) });
+    return await Promise.race([this.#loop.run(), running, stopping]);
   }
 
   /** Frees everything; each step is done whatever becomes of the one before. */
@@ -280,18 +276,9 @@ export class ServerSession {
     steps.defer(() => this.#admitted.dispose());
     steps.defer(() => this.#incoming.abort());
     steps.defer(() => closing);
-    steps.defer(() => this.#link?.[Symbol.dispose]());
-    steps.defer(async () => {
-      const final = await this.#dataPath?.close();
-      if (final) this.#context.psns.retire(final.qpn, final.sqPsn);
-    });
+    steps.defer(() => this.#path?.close());
     await steps.disposeAsync().catch((error) =>
       log.error("resources of a session could not be freed", { error: errorText(error) })
     );
   }
-}
-
-/** A PSN as tools print it. */
-function hex24(psn: number): string {
-  return `0x${psn.toString(16).padStart(6, "0")}`;
 }

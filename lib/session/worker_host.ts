@@ -64,7 +64,7 @@ export class WorkerHost {
       case "request":
         return this.#path(session).request(...order.args);
       case "close":
-        return this.#close(session);
+        return this.#close(session, ...order.args);
       case "stop":
         return this.#stop();
     }
@@ -121,14 +121,14 @@ export class WorkerHost {
     return shared;
   }
 
-  async #close(session: number): Promise<FinalState | undefined> {
+  async #close(session: number, reason?: string): Promise<FinalState | undefined> {
     const stream = this.#streams.get(session);
     this.#streams.delete(session);
     if (stream) return await stream.close();
     const found = this.#queuePairs.get(session);
     if (!found) return undefined;
     this.#queuePairs.delete(session);
-    const final = await found.path.close();
+    const final = await found.path.close(reason);
     found.shared.sessions -= 1;
     this.#closeIdleDevices();
     return final;

@@ -113,8 +113,8 @@ class WorkerDataPath implements DataPath {
     return this.worker.call(this.session, "request", service, body);
   }
 
-  close(): Promise<FinalState | undefined> {
-    return this.#closed ??= this.worker.call(this.session, "close")
+  close(reason?: string): Promise<FinalState | undefined> {
+    return this.#closed ??= this.worker.call(this.session, "close", reason)
       .finally(() => this.worker.unwatch(this.session));
   }
 }

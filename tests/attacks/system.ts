@@ -14,7 +14,7 @@ import {
 } from "../../lib/services/server_services.ts";
 import { Admission } from "../../lib/session/admission.ts";
 import type { QueuePairPath } from "../../lib/session/data_path.ts";
-import { connectByTls } from "../../lib/session/establish.ts";
+import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { LocalDataPath } from "../../lib/session/local_data_path.ts";
 import { Server } from "../../lib/session/server.ts";

@@ -1,7 +1,7 @@
 /** Files over kTLS, user-space TLS and RDMA, side by side: how fast, and for how much CPU time. */
 import type { Transport } from "../../lib/control/messages.ts";
 import type { Client } from "../../lib/services/client.ts";
-import type { Established } from "../../lib/session/establish.ts";
+import type { Established } from "../../lib/session/session_path.ts";
 import { kernelText } from "../../lib/tls/connection.ts";
 import { openClient } from "../client.ts";
 import { type RunningServer, startServer } from "../cli/run.ts";

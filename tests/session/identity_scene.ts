@@ -11,7 +11,7 @@ import {
   startWorkers,
 } from "../../lib/services/server_services.ts";
 import { Admission } from "../../lib/session/admission.ts";
-import { connectByTls } from "../../lib/session/establish.ts";
+import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits } from "../../lib/session/limits.ts";
 import { Server } from "../../lib/session/server.ts";
 import { listen } from "../../lib/tls/backend.ts";
