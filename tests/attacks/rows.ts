@@ -39,6 +39,7 @@ const redmark = [
   ["V10", "on-demand paging is observable"],
   ["A1", "packet injection by impersonation"],
   ["A3", "unauthorised memory access"],
+  ["A4", "exhaustion by queue pair allocation"],
   ["A6", "RDMA as a means to other attacks"],
 ] as const;
 

@@ -1,0 +1,101 @@
+/** Ten thousand connections that stop in the exchange, next to clients that mean well. */
+import { deadline } from "@std/async/deadline";
+import { delay } from "@std/async/delay";
+import { openDevice } from "../../lib/rdma/provider.ts";
+import type { Client } from "../../lib/services/client.ts";
+import { openClient } from "../client.ts";
+import { eventually, RunningServer, Workspace } from "../program.ts";
+import { provider } from "../provider.ts";
+import { attackTest } from "./attack.ts";
+import { StoppedConnections } from "./stopped_connections.ts";
+
+/** The guest's processors are emulated: there a few show that kernel objects go too. */
+const CONNECTIONS = provider.name === "roce" ? 10_000 : 200;
+
+/** Connections on their way to where they stop. */
+const AT_ONCE = 50;
+
+/** Bytes that a server may hold more than before: what its heap varies by, not what connections leave. */
+const MARGIN = 48 * 2 ** 20;
+
+/** Milliseconds within which a client that means well is served, and what is left over has gone. */
+const PATIENCE = 10_000;
+
+/** How a server meets a crowd. */
+interface Crowd {
+  readonly connections: number;
+  readonly handshakeTimeout: string;
+}
+
+attackTest<Crowd>({
+  rows: ["A4"],
+  attack: "opens ten thousand connections that stop at every step of the exchange",
+  countermeasure: "the exchange has its time, and all that it took is freed with its connection",
+  against: { connections: CONNECTIONS, handshakeTimeout: "2s" },
+  without: {
+    instead: "an exchange that may take an hour, and two hundred connections",
+    against: { connections: 200, handshakeTimeout: "1h" },
+  },
+  async mount({ connections, handshakeTimeout }) {
+    await using workspace = await Workspace.create();
+    await using server = await RunningServer.start(workspace, [
+      ...["--handshake-timeout", handshakeTimeout],
+      // All come from one address here, the honest clients' too: its limits are not the subject.
+      ...["--connection-rate", "1000000", "--max-handshakes", "4000"],
+      ...["--max-clients", "4000", "--max-clients-per-address", "4000"],
+    ]);
+    await using honest = await openClient(workspace, server);
+    const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+    using device = openDevice(provider.device);
+    const { port } = server;
+    using crowd = new StoppedConnections({ port, authority, device });
+    const { descriptors } = held(server);
+    const over = new AbortController();
+    const serving = serve(workspace, server, honest, over.signal);
+    // A heap grows to its size with the first thousands; what leaks grows on.
+    await crowd.run(connections / 2, AT_ONCE);
+    const { bytes } = held(server);
+    await crowd.run(connections / 2, AT_ONCE);
+    over.abort();
+    if (!await serving) return true;
+    const isBack = () => {
+      const now = held(server);
+      return now.descriptors <= descriptors && now.bytes <= bytes + MARGIN;
+    };
+    return await eventually("all is freed", isBack, PATIENCE).then(() => false, () => true);
+  },
+});
+
+/** Descriptors, and bytes in memory, of the server's process. */
+function held({ pid }: RunningServer): { descriptors: number; bytes: number } {
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  return {
+    descriptors: [...Deno.readDirSync(`/proc/${pid}/fd`)].length,
+    bytes: Number(/VmRSS:\s+(\d+)/.exec(status)![1]) * 1024,
+  };
+}
+
+/** Asks in an old session and in new ones until it is over; whether all was answered in time. */
+async function serve(
+  workspace: Workspace,
+  server: RunningServer,
+  old: Client,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const ask = async ({ session, messages }: Client) => {
+    await session.during(messages.ask("ECHO", new Uint8Array(10_000)));
+  };
+  const askAnew = async () => {
+    await using client = await openClient(workspace, server);
+    await ask(client);
+  };
+  try {
+    while (!signal.aborted) {
+      await deadline(Promise.all([ask(old), askAnew()]), PATIENCE);
+      await delay(100);
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
