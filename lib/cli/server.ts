@@ -12,6 +12,7 @@ import {
 } from "../services/server_services.ts";
 import { portChooser } from "../services/port_choice.ts";
 import { Admission } from "../session/admission.ts";
+import { CounterWatch } from "../session/counter_watch.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
 import { Joins } from "../session/joins.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
@@ -238,6 +239,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;
   await using workers = startWorkers(services, options.workers);
+  await using _watch = new CounterWatch(() => workers.errorCounters(), audit);
   const shared = {
     limits,
     admission: new Admission(limits),

@@ -62,6 +62,15 @@ export interface AsyncEvent {
   readonly fatal: boolean;
 }
 
+/** What a port has counted of packets and requests that should not be. */
+export interface PortErrors {
+  /** Names the port, also beside others of the same device. */
+  readonly name: string;
+  /** Counting began before this program did. */
+  readonly older: boolean;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
 /** An opened RDMA device. Disposing it closes it; everything made from it must be disposed before. */
 export interface Device extends Disposable {
   readonly name: string;
@@ -75,6 +84,8 @@ export interface Device extends Disposable {
   allocateProtectionDomain(): ProtectionDomain;
   /** @param depth completions that it holds at least */
   createCompletionQueue(depth: number): CompletionQueue;
+  /** Counters of all ports that tell of errors, as they are now. */
+  errorCounters(): PortErrors[];
   /** Calls `listener` for every asynchronous event until the signal aborts. */
   onAsyncEvent(listener: (event: AsyncEvent) => void, signal: AbortSignal): void;
 }

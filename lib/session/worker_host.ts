@@ -65,6 +65,8 @@ export class WorkerHost {
         return this.#path(session).request(...order.args);
       case "close":
         return this.#close(session, ...order.args);
+      case "errorCounters":
+        return [...this.#devices.values()].flatMap(({ device }) => device.errorCounters());
       case "stop":
         return this.#stop();
     }

@@ -1,4 +1,5 @@
 import type { PlainError } from "../errors.ts";
+import type { PortErrors } from "../rdma/device.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DetachedConnection } from "../tls/openssl_connection.ts";
 import type { DataPathOptions, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
@@ -10,6 +11,8 @@ interface Methods extends Omit<QueuePairPath, "failure"> {
   openStream(options: DataPathOptions): Promise<void>;
   /** @param connection is the worker's from then on, whatever it answers */
   use(connection: DetachedConnection): Promise<KernelTls>;
+  /** Of all devices that the worker has open. */
+  errorCounters(): Promise<PortErrors[]>;
   stop(): Promise<void>;
 }
 

@@ -1,5 +1,6 @@
 import type { Service } from "../control/messages.ts";
 import { fromPlainError, VerbsealError } from "../errors.ts";
+import type { PortErrors } from "../rdma/device.ts";
 import { logger } from "../telemetry/log.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
@@ -176,6 +177,14 @@ export class WorkerPool implements AsyncDisposable {
     const worker = this.#leastLoaded();
     const session = ++this.#lastSession;
     return new WorkerStreamPath(worker, session, worker.call(session, "openStream", options));
+  }
+
+  /** Of all devices that are open; a device of libibverbs comes once for each worker. */
+  async errorCounters(): Promise<PortErrors[]> {
+    const answers = await Promise.allSettled(
+      this.#workers.map((worker) => worker.call(0, "errorCounters")),
+    );
+    return answers.flatMap((answer) => answer.status === "fulfilled" ? answer.value : []);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,12 +1,9 @@
 import { constants } from "node:os";
-import { cString, pointerOf, textOf } from "../../ffi/layout.ts";
-import { C, check, libc, SystemError } from "../../ffi/libc.ts";
+import { readKernelFile } from "../../ffi/kernel_file.ts";
+import { SystemError } from "../../ffi/libc.ts";
 import { TlsError } from "../errors.ts";
 
 const PATH = "/proc/net/tls_stat";
-
-/** Many times what the kernel writes, which it does at once. */
-const MAX_BYTES = 16_384;
 
 /**
  * The kernel's TLS statistics for this network namespace, by name: connections and errors
@@ -17,7 +14,7 @@ const MAX_BYTES = 16_384;
  */
 export function kernelTlsStatistics(path: string = PATH): Record<string, number> {
   try {
-    return parseKernelTlsStatistics(readText(path));
+    return parseKernelTlsStatistics(readKernelFile(path));
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     if (error.errno === constants.errno.ENOENT) throw missing(error);
@@ -52,17 +49,4 @@ function parseLine(line: string): [name: string, value: number] {
     `${PATH} has a line that is not a name and a number: ${JSON.stringify(line)}`,
     "report it with the kernel's version (uname -r)",
   );
-}
-
-/** By libc: Deno opens files below /proc only for a program that has all permissions. */
-function readText(path: string): string {
-  const flags = C.O_RDONLY | C.O_CLOEXEC;
-  const file = check("openat", libc().openat(C.AT_FDCWD, cString(path), flags, 0));
-  try {
-    const bytes = new Uint8Array(MAX_BYTES);
-    const length = check("pread", libc().pread(file, pointerOf(bytes), BigInt(MAX_BYTES), 0n));
-    return textOf(bytes.subarray(0, length));
-  } finally {
-    libc().close(file);
-  }
 }

@@ -42,6 +42,10 @@ export class CarelessDevice implements Device {
     return this.device.createCompletionQueue(depth);
   }
 
+  errorCounters() {
+    return this.device.errorCounters();
+  }
+
   onAsyncEvent(listener: (event: AsyncEvent) => void, signal: AbortSignal): void {
     this.device.onAsyncEvent(listener, signal);
   }

@@ -1,10 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
+import { createSocket } from "node:dgram";
 import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_files.ts";
 import { type AuditReport, verifyAudit } from "../../lib/security/audit_verify.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { openClient } from "../client.ts";
 import { randomFile, run, RunningServer, sha256, Workspace } from "../program.ts";
+import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
 
 type Line = Record<string, unknown>;
@@ -133,6 +135,23 @@ verbsTest("who is not let in is on record with the reason", async () => {
   assertEquals(subjectOf(lines[1]!), "CN=Verbseal client");
   const { hostname, port } = stranger.localAddr as Deno.NetAddr;
   assertEquals([lines[2]!["peer"], lines[2]!["identity"]], [`${hostname}:${port}`, undefined]);
+});
+
+verbsTest("packets that no peer sends are noticed", async () => {
+  if (provider.name !== "roce") return; // a NIC drops them, and counts what its driver knows
+  await using workspace = await Workspace.create();
+  await using server = await RunningServer.start(workspace, auditing);
+  await using client = await openClient(workspace, server);
+  const { agreed } = client.session;
+  assert(agreed.transport === "rdma");
+  const socket = createSocket("udp4");
+  await new Promise((resolve) =>
+    socket.send(new Uint8Array(100), agreed.remote.udpPort!, provider.address, resolve)
+  );
+  socket.close();
+  await server.logged(({ message }) => message === "a port has counted errors");
+  const line = (await linesOf(workspace)).find(({ event }) => event === "counters")!;
+  assertEquals(line["moved"], { unknown_queue_pair: 1 });
 });
 
 verbsTest(

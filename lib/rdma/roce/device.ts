@@ -1,7 +1,7 @@
 import ipaddr from "ipaddr.js";
 import { RdmaError } from "../../errors.ts";
 import { gidOfAddress, PATH_MTUS, type PathMtu } from "../address.ts";
-import type { AsyncEvent, Device, DeviceLimits, Port } from "../device.ts";
+import type { AsyncEvent, Device, DeviceLimits, Port, PortErrors } from "../device.ts";
 import { RoceCompletionQueue } from "./completion_queue.ts";
 import { COUNTER_NAMES, Counters } from "./counters.ts";
 import { ROCE_UDP_PORT } from "./endpoint.ts";
@@ -114,6 +114,11 @@ export class RoceDevice implements Device {
 
   createCompletionQueue(depth: number): RoceCompletionQueue {
     return new RoceCompletionQueue(this.#port, depth);
+  }
+
+  errorCounters(): PortErrors[] {
+    const { rx_packets: _received, tx_packets: _sent, ...counters } = this.counters.toRecord();
+    return [{ name: `${this.name} UDP port ${this.udpPort}`, older: false, counters }];
   }
 
   onAsyncEvent(listener: (event: AsyncEvent) => void, signal: AbortSignal): void {

@@ -14,11 +14,20 @@ import {
 import { errno } from "../../../ffi/libc.ts";
 import { libffi } from "../../../ffi/libffi.ts";
 import { formatGid, type GidType, pathMtuFromEnum } from "../address.ts";
-import type { AsyncEvent, Device, DeviceLimits, GidEntry, Port, PortState } from "../device.ts";
+import type {
+  AsyncEvent,
+  Device,
+  DeviceLimits,
+  GidEntry,
+  Port,
+  PortErrors,
+  PortState,
+} from "../device.ts";
 import { RdmaError } from "../../errors.ts";
 import { VerbsCompletionQueue } from "./completion_queue.ts";
 import { checkVerbs, VerbsError } from "./error.ts";
 import { VerbsObject } from "./object.ts";
+import { portErrorCounters } from "./port_counters.ts";
 import { VerbsProtectionDomain } from "./protection_domain.ts";
 
 const portStates: Readonly<Record<number, PortState>> = {
@@ -157,6 +166,15 @@ export class VerbsDevice extends VerbsObject implements Device {
 
   createCompletionQueue(depth: number): VerbsCompletionQueue {
     return new VerbsCompletionQueue(this.pointer, depth);
+  }
+
+  errorCounters(): PortErrors[] {
+    const count = this.#attributes().get("phys_port_cnt");
+    return Array.from({ length: count }, (_, index) => ({
+      name: `${this.name}:${index + 1}`,
+      older: true,
+      counters: portErrorCounters(this.name, index + 1),
+    }));
   }
 
   onAsyncEvent(listener: (event: AsyncEvent) => void, signal: AbortSignal): void {
