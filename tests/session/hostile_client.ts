@@ -282,12 +282,16 @@ export class HostileClient implements Disposable {
     await this.send({ name: "REQUEST", body: { id: ++this.#lastRequest, service, body } });
   }
 
-  /** The next REPLY; heartbeats are answered meanwhile. */
-  async reply(): Promise<Message & { name: "REPLY" }> {
+  /** The next REPLY. */
+  reply(): Promise<Message & { name: "REPLY" }> {
+    return this.hear("REPLY");
+  }
+
+  /** The next message of this name; heartbeats are answered meanwhile, others passed by. */
+  async hear<N extends FrameName>(name: N): Promise<Message & { name: N }> {
     for (;;) {
-      const frame = await this.#nextFrame();
-      const message = decode(frame);
-      if (message.name === "REPLY") return message;
+      const message = decode(await this.#nextFrame());
+      if (message.name === name) return message as Message & { name: N };
       if (message.name === "PING") await this.send({ name: "PONG", body: message.body });
     }
   }
