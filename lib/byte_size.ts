@@ -10,3 +10,13 @@ export function parseByteSize(text: string): number | undefined {
   if (digits === undefined || unit === undefined) return undefined;
   return Number(digits) * 1024 ** units.indexOf(unit.slice(0, 1).toLowerCase());
 }
+
+/** The same for them to read: in the largest unit in which it is a whole number. */
+export function formatByteSize(bytes: number): string {
+  let unit = 0;
+  while (bytes > 0 && bytes % 1024 === 0 && unit < units.length - 1) {
+    bytes /= 1024;
+    unit += 1;
+  }
+  return unit === 0 ? `${bytes}` : `${bytes}${units[unit]!.toUpperCase()}iB`;
+}

@@ -47,8 +47,13 @@ export class QueuePairError extends RdmaError {
 
 /** The server said no: limits or policy. */
 export class RefusedError extends VerbsealError {
-  override readonly name = "RefusedError";
+  override readonly name: string = "RefusedError";
   override readonly exitCode = 5;
+}
+
+/** The server said no as the peer has had all that a limit lets it have. */
+export class LimitError extends RefusedError {
+  override readonly name = "LimitError";
 }
 
 /** Bytes are not what they were, or not who they claimed to be from. */
@@ -88,6 +93,7 @@ const classes = {
   TlsError,
   QueuePairError,
   RdmaError,
+  LimitError,
   RefusedError,
   IntegrityError,
   ProtocolError,

@@ -15,7 +15,6 @@ import { Admission } from "../session/admission.ts";
 import { CounterWatch } from "../session/counter_watch.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
 import { Joins } from "../session/joins.ts";
-import { defaultLimits, type Limits } from "../session/limits.ts";
 import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
 import { Server } from "../session/server.ts";
 import { connectByTls } from "../session/session_queue_pair.ts";
@@ -23,6 +22,7 @@ import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
 import { listen, listenerBackend } from "../tls/backend.ts";
 import { choiceFacts } from "./device_choice.ts";
+import { addLimitOptions, limitsOf } from "./limit_options.ts";
 import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
@@ -39,14 +39,7 @@ import {
   warnOfUserSpace,
 } from "./transport_options.ts";
 import { version } from "./version.ts";
-import {
-  byteSize,
-  duration,
-  host,
-  type ListenAddress,
-  listenAddress,
-  wholeNumber,
-} from "./values.ts";
+import { host, type ListenAddress, listenAddress, wholeNumber } from "./values.ts";
 
 const log = logger("server");
 
@@ -59,25 +52,11 @@ interface ServerOptions extends ServerTlsOptions, ServerAuditOptions {
   readonly connect: Connect;
   readonly cmPort: number;
   readonly workers: number;
-  readonly maxClients: number;
-  readonly maxClientsPerAddress: number;
-  readonly connectionRate: number;
-  readonly maxHandshakes: number;
-  readonly handshakeTimeout: number;
-  readonly idleTimeout: number;
-  readonly drainTimeout: number;
-  readonly maxMessage: number;
   readonly messagesListen?: ListenAddress;
-  readonly maxMessageClients: number;
-  readonly lentMemory: number;
 }
-
-/** Longest duration of an option, in seconds: a day. */
-const day = 86400;
 
 /** Adds `verbseal server`. */
 export function addServerCommand(program: Command): void {
-  const limits = defaultLimits;
   const command = program.command("server")
     .summary("serve messages, memory and files")
     .description(
@@ -102,66 +81,12 @@ export function addServerCommand(program: Command): void {
       wholeNumber(1, 256),
       Math.max(1, navigator.hardwareConcurrency - 1),
     )
-    .option("--max-clients <count>", "sessions at once", wholeNumber(1, 1e6), limits.clients)
-    .option(
-      "--max-clients-per-address <count>",
-      "sessions at once from one address",
-      wholeNumber(1, 1e6),
-      limits.clientsPerAddress,
-    )
-    .option(
-      "--connection-rate <count>",
-      "connections a second from one address",
-      wholeNumber(1, 1e6),
-      limits.connectionsPerSecond,
-    )
-    .option(
-      "--max-handshakes <count>",
-      "connections at once that have not finished the exchange",
-      wholeNumber(1, 1e6),
-      limits.handshakes,
-    )
-    .option(
-      "--handshake-timeout <duration>",
-      "time for the exchange",
-      duration(0.1, day),
-      limits.handshakeSeconds,
-    )
-    .option(
-      "--idle-timeout <duration>",
-      "silence that ends a session",
-      duration(0.1, day),
-      limits.idleSeconds,
-    )
-    .option(
-      "--drain-timeout <duration>",
-      "time for transfers to finish when the server stops",
-      duration(0, day),
-      limits.drainSeconds,
-    )
-    .option(
-      "--max-message <bytes>",
-      "size of a message",
-      byteSize(4096, 2 ** 30),
-      limits.messageBytes,
-    )
     .option(
       "--messages-listen <address>",
       "also serve messages to TLS clients without RDMA there: :PORT on the address above",
       listenAddress,
-    )
-    .option(
-      "--max-message-clients <count>",
-      "such clients at once",
-      wholeNumber(1, 1e6),
-      limits.messageClients,
-    )
-    .option(
-      "--lent-memory <bytes>",
-      "size of the region that each session can WRITE and READ",
-      byteSize(4096, 2 ** 30),
-      limits.lentBytes,
-    )
+    );
+  addLimitOptions(command)
     .addHelpText(
       "after",
       policyHelp + examples(
@@ -193,23 +118,8 @@ function port(text: string): number {
   return wholeNumber(0, 65535)(text);
 }
 
-function limitsOf(options: ServerOptions): Limits {
-  return {
-    clients: options.maxClients,
-    clientsPerAddress: options.maxClientsPerAddress,
-    connectionsPerSecond: options.connectionRate,
-    handshakes: options.maxHandshakes,
-    handshakeSeconds: options.handshakeTimeout,
-    idleSeconds: options.idleTimeout,
-    drainSeconds: options.drainTimeout,
-    messageBytes: options.maxMessage,
-    messageClients: options.maxMessageClients,
-    lentBytes: options.lentMemory,
-  };
-}
-
 async function serve(options: ServerOptions, command: Command): Promise<void> {
-  const limits = limitsOf(options);
+  const limits = limitsOf(command.opts());
   const services: ServerServices = {
     root: options.root,
     lentBytes: limits.lentBytes,

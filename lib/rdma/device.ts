@@ -17,6 +17,7 @@ export interface DeviceLimits {
   readonly maxMemoryRegionBytes: bigint;
   readonly maxMemoryWindows: number;
   readonly maxProtectionDomains: number;
+  readonly maxCompletionQueues: number;
   /** READs and atomics that a queue pair can have outstanding as responder. */
   readonly maxDestRdAtomic: number;
   /** The same as initiator. */

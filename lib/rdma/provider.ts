@@ -11,7 +11,7 @@ import { listVerbsDevices, selectActive, selectOwner } from "./verbs/selection.t
 /** What `--device` comes to before there is a connection: the embedded provider then has no address yet. */
 export type DeviceChoice =
   | PortSelection
-  | Omit<PortSelection, "port" | "gid">;
+  | Omit<PortSelection, "port" | "gid" | "limits">;
 
 /** The embedded provider on no address in particular. */
 const EMBEDDED = "roce";
@@ -98,7 +98,8 @@ function embedded(address: string | undefined, reason: string): DeviceChoice {
   }
   using device = look(address);
   const port = device.ports()[0]!;
-  return { provider: "roce", device: device.name, port, gid: port.gids[0]!, reason };
+  const { name, limits } = device;
+  return { provider: "roce", device: name, limits, port, gid: port.gids[0]!, reason };
 }
 
 /** Without the port that whoever goes on to use the device wants. */

@@ -18,8 +18,8 @@ export interface Permissions {
 export interface Allowance {
   /** None: they are refused. */
   readonly services: readonly Service[];
-  /** Sessions at once of one identity. */
-  readonly sessions: number;
+  /** Sessions at once of one identity; undefined for the server's own limit. */
+  readonly sessions: number | undefined;
   /** What carries data where the server has no RDMA device and the client offers both. */
   readonly withoutRdma: Transport;
   readonly permissions: Permissions;
@@ -28,7 +28,7 @@ export interface Allowance {
 /** Without a policy. */
 export const unrestricted: Allowance = {
   services: ["messages", "memory", "files"],
-  sessions: Infinity,
+  sessions: undefined,
   withoutRdma: "rdma",
   permissions: { access: ["read", "write"], registeredBytes: Infinity },
 };

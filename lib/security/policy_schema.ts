@@ -140,7 +140,7 @@ const allow = v.pipe(
   }),
   v.transform(({ services, access, root, sessions, ...others }): Allowance => ({
     services,
-    sessions: sessions ?? Infinity,
+    sessions,
     withoutRdma: others["without-rdma"],
     permissions: {
       access,

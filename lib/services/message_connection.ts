@@ -109,11 +109,11 @@ export class MessageConnection {
   }
 
   async #admit(tls: TlsConnection): Promise<void> {
-    const { admission, policy, checkRevocation } = this.#context;
+    const { limits, admission, policy, checkRevocation } = this.#context;
     await this.#client.identify(tls.peerCertificates);
     await checkRevocation?.(tls);
     await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
-    this.#admitted.use(admission.identity(this.#client.quota));
+    this.#admitted.use(admission.identity(this.#client.quota(limits)));
     await this.#audit.record("accepted", { service: "messages" });
     this.#accepted = true;
   }

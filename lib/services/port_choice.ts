@@ -1,15 +1,17 @@
 import type { PortSelection } from "../rdma/port_selection.ts";
 import { selectPort } from "../rdma/provider.ts";
 import type { PortChoice } from "../session/data_path.ts";
+import { sessionRoom } from "../session/device_room.ts";
 import { logger } from "../telemetry/log.ts";
 
 const log = logger("server");
 
 /** A selection as plain data, for another thread. */
-export function portChoice({ provider, device, port, gid }: PortSelection): PortChoice {
+export function portChoice({ provider, device, limits, port, gid }: PortSelection): PortChoice {
   return {
     provider,
     device,
+    room: sessionRoom(limits),
     port: port.number,
     gid: gid.gid,
     gidIndex: gid.index,

@@ -1,5 +1,5 @@
 import ipaddr from "ipaddr.js";
-import { RefusedError } from "../errors.ts";
+import { LimitError } from "../errors.ts";
 import type { Limits } from "./limits.ts";
 
 /** What one address has: sessions, and connection attempts it may make. */
@@ -25,10 +25,26 @@ export function accountOf(address: string): string {
   }::/64`;
 }
 
-/** An identity, and how many sessions the policy lets it have at once. */
+/** An identity, and how many sessions it may have at once. */
 export interface SessionQuota {
   readonly identity: string;
   readonly sessions: number;
+}
+
+/** What a session takes of its device. */
+export interface DeviceShare {
+  readonly device: string;
+  /** Sessions that the device has room for. */
+  readonly room: number;
+}
+
+/** What a session is to have. */
+export interface SessionClaim {
+  readonly quota: SessionQuota;
+  /** Bytes that are set aside for its registered memory. */
+  readonly registeredBytes: number;
+  /** Undefined where it needs no device. */
+  readonly device?: DeviceShare | undefined;
 }
 
 /** Decides who may come in. What is let in is given back by disposing it. */
@@ -36,8 +52,10 @@ export class Admission {
   readonly #accounts = new Map<string, Account>();
   /** Sessions at present, by identity. */
   readonly #identities = new Map<string, number>();
+  readonly #devices = new Map<string, number>();
   #sessions = 0;
   #handshakes = 0;
+  #registeredBytes = 0;
 
   constructor(
     private readonly limits: Limits,
@@ -52,12 +70,12 @@ export class Admission {
   /**
    * A TCP connection came in; nothing has been read from it.
    *
-   * @throws RefusedError when there are too many from this address or in all
+   * @throws LimitError when there are too many from this address or in all
    */
   connection(address: string): Disposable {
     const account = this.#account(address);
     if (account.attempts < 1) {
-      throw new RefusedError(
+      throw new LimitError(
         "connection_rate",
         `more than ${this.limits.connectionsPerSecond} connections a second from this address`,
         "try again later",
@@ -65,14 +83,14 @@ export class Admission {
     }
     account.attempts -= 1;
     if (this.#handshakes >= this.limits.handshakes) {
-      throw new RefusedError(
+      throw new LimitError(
         "handshakes",
         `${this.limits.handshakes} connections have not finished the exchange`,
         "try again later",
       );
     }
     if (account.handshakes >= Math.max(1, this.limits.handshakes * HANDSHAKE_SHARE)) {
-      throw new RefusedError(
+      throw new LimitError(
         "handshakes_per_address",
         `${account.handshakes} connections from this address have not finished the exchange`,
         "try again later",
@@ -87,59 +105,75 @@ export class Admission {
   }
 
   /**
-   * A client has said HELLO and wants a session.
+   * A client has said HELLO and wants a session; nothing has been allocated for it.
    *
-   * @param quota of the client's identity
-   * @throws RefusedError when there is no room
+   * @throws LimitError when there is no room
    */
-  session(address: string, quota?: SessionQuota): Disposable {
-    if (this.#sessions >= this.limits.clients) {
-      throw new RefusedError(
-        "clients",
-        `the server has its ${this.limits.clients} clients`,
-        "try again later",
-      );
+  session(address: string, { quota, registeredBytes, device }: SessionClaim): Disposable {
+    const { clients, clientsPerAddress, registeredBytesInAll } = this.limits;
+    if (this.#sessions >= clients) {
+      throw new LimitError("clients", `the server has its ${clients} clients`, "try again later");
     }
     const account = this.#account(address);
-    if (account.sessions >= this.limits.clientsPerAddress) {
-      throw new RefusedError(
+    if (account.sessions >= clientsPerAddress) {
+      throw new LimitError(
         "clients_per_address",
-        `this address has its ${this.limits.clientsPerAddress} sessions`,
+        `this address has its ${clientsPerAddress} sessions`,
         "end another one first",
       );
     }
-    const identity = quota && this.identity(quota);
+    if (this.#registeredBytes + registeredBytes > registeredBytesInAll) {
+      throw new LimitError(
+        "registered_memory_in_all",
+        `the server's sessions have the ${registeredBytesInAll} bytes that they may register`,
+        "try again later",
+      );
+    }
+    using building = new DisposableStack();
+    building.use(this.identity(quota));
+    if (device) building.use(this.#device(device));
     this.#sessions += 1;
     account.sessions += 1;
-    return once(() => {
+    this.#registeredBytes += registeredBytes;
+    building.defer(() => {
       this.#sessions -= 1;
       account.sessions -= 1;
-      identity?.[Symbol.dispose]();
+      this.#registeredBytes -= registeredBytes;
     });
+    return building.move();
   }
 
   /**
    * A client of this identity wants a session, whatever it is carried by.
    *
-   * @throws RefusedError when the identity has as many as the policy lets it have
+   * @throws LimitError when the identity has as many as it may have
    */
   identity({ identity, sessions }: SessionQuota): Disposable {
-    const held = this.#identities.get(identity) ?? 0;
-    if (held >= sessions) {
-      throw new RefusedError(
-        "sessions_per_identity",
-        `this identity has its ${sessions} sessions`,
-        "end another one first",
-      );
-    }
-    this.#identities.set(identity, held + 1);
-    return {
-      [Symbol.dispose]: () => {
-        const left = this.#identities.get(identity)! - 1;
-        if (left > 0) this.#identities.set(identity, left);
-        else this.#identities.delete(identity);
-      },
-    };
+    return claim(
+      this.#identities,
+      identity,
+      sessions,
+      () =>
+        new LimitError(
+          "sessions_per_identity",
+          `this identity has its ${sessions} sessions`,
+          "end another one first",
+        ),
+    );
+  }
+
+  #device({ device, room }: DeviceShare): Disposable {
+    return claim(
+      this.#devices,
+      device,
+      room,
+      () =>
+        new LimitError(
+          "device_full",
+          `the server's device has room for ${room} sessions, and has them`,
+          "try again later",
+        ),
+    );
   }
 
   #account(address: string): Account {
@@ -168,6 +202,23 @@ export class Admission {
       return;
     }
   }
+}
+
+/** Takes one of `most` places that `name` has in `held`. */
+function claim(
+  held: Map<string, number>,
+  name: string,
+  most: number,
+  refusal: () => LimitError,
+): Disposable {
+  const before = held.get(name) ?? 0;
+  if (before >= most) throw refusal();
+  held.set(name, before + 1);
+  return once(() => {
+    const left = held.get(name)! - 1;
+    if (left > 0) held.set(name, left);
+    else held.delete(name);
+  });
 }
 
 function once(release: () => void): Disposable {

@@ -41,6 +41,11 @@ export class ControlConnection {
     }
   }
 
+  /** Frames that have come and were not taken yet. */
+  get waiting(): number {
+    return this.#frames.length;
+  }
+
   /** Whether such a frame has come and was not taken yet. */
   holds(name: Frame["name"]): boolean {
     return this.#frames.some((frame) => frame.name === name);

@@ -1,11 +1,14 @@
 import { peerError } from "../control/exchange.ts";
 import type { Frame } from "../control/frame.ts";
 import { decode, type Message, type Service } from "../control/messages.ts";
-import { ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import { delay } from "@std/async/delay";
+import { LimitError, ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import type { ControlConnection } from "./control_connection.ts";
+import type { Limits } from "./limits.ts";
+import { TokenBucket } from "./token_bucket.ts";
 
-/** REQUESTs of the peer that are worked on at once. */
-const MAX_REQUESTS = 8;
+/** Frames that an honest peer has under way besides its REQUESTs: heartbeats, and what ends the session. */
+const OTHER_FRAMES = 8;
 
 /** Times that a peer is asked for a sign of life within the idle timeout. */
 const HEARTBEATS = 3;
@@ -18,6 +21,10 @@ export interface ControlLoopOptions {
   readonly onRequest?: (service: Service, body: unknown) => Promise<unknown>;
   /** Takes frames about queue pairs; without it they are out of turn. */
   readonly onQueuePairFrame?: (frame: Frame) => void;
+  /** What the peer may do; nobody limits a server. */
+  readonly limits?: Pick<Limits, "requests" | "framesPerSecond">;
+  /** The peer was too fast, and its frames wait. */
+  readonly onSlowed?: (limit: string) => void;
 }
 
 /** Why a session ended in order. */
@@ -28,12 +35,14 @@ export class ControlLoop {
   readonly #options: ControlLoopOptions;
   readonly #replies = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #working = new Set<Promise<void>>();
+  readonly #rate: TokenBucket | undefined;
   #lastHeard = performance.now();
   #lastId = 0;
   #ended: VerbsealError | undefined;
 
   constructor(options: ControlLoopOptions) {
     this.#options = options;
+    this.#rate = options.limits && new TokenBucket(options.limits.framesPerSecond);
   }
 
   /** Milliseconds since the peer's last frame. */
@@ -45,6 +54,7 @@ export class ControlLoop {
    * Runs until the session ends.
    *
    * @throws ProtocolError when the peer broke the protocol
+   * @throws LimitError when it did not wait, having done more than it may
    * @throws RefusedError when the peer sent ERROR
    * @throws TlsError when the connection was lost, or the peer was silent for too long
    */
@@ -103,10 +113,27 @@ export class ControlLoop {
       const message = decode(frame);
       if (message.name === "BYE") return "bye";
       await this.#take(message, frame);
+      if (this.#rate?.spend() === false) await this.#slowDown(this.#rate.wait);
     }
     const failure = await connection.ended;
     if (failure) throw failure;
     return "closed";
+  }
+
+  /** An honest peer awaits answers, and can have no more under way than its requests. */
+  async #slowDown(milliseconds: number): Promise<void> {
+    const { connection, limits, onSlowed } = this.#options;
+    if (connection.waiting > limits!.requests + OTHER_FRAMES) {
+      throw new LimitError(
+        "frame_rate",
+        `more than ${
+          limits!.framesPerSecond
+        } control frames a second, and ${connection.waiting} wait`,
+        "await answers",
+      );
+    }
+    onSlowed?.("frame_rate");
+    await delay(milliseconds);
   }
 
   async #take(message: Message, frame: Frame): Promise<void> {
@@ -132,10 +159,10 @@ export class ControlLoop {
   }
 
   #work({ body: { id, service, body } }: Message & { name: "REQUEST" }): void {
-    const { onRequest, connection } = this.#options;
+    const { onRequest, connection, limits } = this.#options;
     if (!onRequest) throw new ProtocolError("out_of_turn", "REQUEST to a client");
-    if (this.#working.size >= MAX_REQUESTS) {
-      throw new ProtocolError("requests", `more than ${MAX_REQUESTS} requests at once`);
+    if (this.#working.size >= (limits?.requests ?? Infinity)) {
+      throw new LimitError("requests", `more than ${limits!.requests} requests at once`);
     }
     const work = Promise.try(() => onRequest(service, body))
       .then((result) => ({ id, body: result ?? null }), (error) => ({ id, error: asReply(error) }))

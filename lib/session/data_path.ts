@@ -7,11 +7,14 @@ import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
 import type { Permissions } from "../security/policy.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
+import type { SessionLimits } from "./limits.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
   readonly provider: Provider;
   readonly device: string;
+  /** Sessions that the device has room for. */
+  readonly room: number;
   readonly port: number;
   readonly gid: string;
   readonly gidIndex: number;
@@ -29,6 +32,8 @@ export interface DataPathOptions {
   readonly services: readonly Service[];
   /** What the server's policy lets the peer do; at a client, which nobody restricts, there is none. */
   readonly permissions?: Permissions;
+  /** What the server lets the session use; at a client there is none. */
+  readonly limits?: SessionLimits;
 }
 
 /** How one over a queue pair is made. */
@@ -76,6 +81,8 @@ export interface DataPath {
    * when it was the queue pair alone that failed.
    */
   readonly failure: Promise<VerbsealError>;
+  /** Told the code of a limit that slows the session down, as often as that happens. */
+  onSlowed?: ((limit: string) => void) | undefined;
 }
 
 /** A data path over a queue pair, with its protection domain and completion queue. */

@@ -18,6 +18,7 @@ import type { QueuePair } from "../rdma/queue_pair.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type {
   ConnectOrder,
+  DataPath,
   FinalState,
   LocalQueuePair,
   QueuePairPath,
@@ -27,8 +28,7 @@ import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import { bringUp } from "./bring_up.ts";
 import { RegisteredBuffer } from "./grants.ts";
-import { SERVER_QUEUED_BYTES } from "./limits.ts";
-import { MESSAGE_SENDS, Messenger } from "./messenger.ts";
+import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import {
   type LentBuffer,
@@ -38,11 +38,9 @@ import {
   type ServiceDefinition,
   type SessionService,
 } from "./service.ts";
+import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS, Transfers } from "./transfers.ts";
 import { WorkRequestId } from "./work_request_id.ts";
-
-/** Receive buffers of a session, and so the credits of its peer. */
-const RECEIVES = 32;
 
 /** READs that a session has outstanding each way; the device may allow less. */
 const RD_ATOMIC = 16;
@@ -60,6 +58,7 @@ interface Resources {
 export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
+  onSlowed: DataPath["onSlowed"];
   readonly #registered: RegisteredBytes;
   readonly #fail: (error: VerbsealError) => void;
   readonly #device: Device;
@@ -103,7 +102,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
 
   // deno-lint-ignore require-await -- a worker's data path answers later
   async allocate(): Promise<LocalQueuePair> {
-    const { port, peerProvider } = this.#options;
+    const { port, peerProvider, limits: allowed } = this.#options;
     const { limits, udpPort } = this.#device;
     if (peerProvider === "verbs") checkStandardPort(port.gid, udpPort);
     using stack = new DisposableStack();
@@ -123,7 +122,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         queuePair,
         receives: RECEIVES,
         messageBytes: this.#options.messageBytes,
-        maxQueuedBytes: this.#options.side === "server" ? SERVER_QUEUED_BYTES : Infinity,
+        maxQueuedBytes: allowed?.queuedBytes ?? Infinity,
+        rate: allowed && new TokenBucket(allowed.messagesPerSecond),
+        onTooFast: (milliseconds) => this.#slowDown(milliseconds),
         onMessage: (kind, id, body) => this.#dispatch(kind, id, body),
       }),
     );
@@ -246,6 +247,21 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     } else {
       transfers.completed(WorkRequestId.slot(id));
     }
+  }
+
+  /** The peer's credits are withheld for so long. */
+  #slowDown(milliseconds: number): void {
+    this.onSlowed?.("message_rate");
+    const timer = setTimeout(() => {
+      this.signal.removeEventListener("abort", cancel);
+      try {
+        this.#resources!.messenger.resume();
+      } catch (error) {
+        this.#fail(asVerbsealError("data_path", error));
+      }
+    }, milliseconds);
+    const cancel = () => clearTimeout(timer);
+    this.signal.addEventListener("abort", cancel, { once: true });
   }
 
   #dispatch(kind: number, id: number, body: Uint8Array): void {

@@ -4,6 +4,7 @@ import type { MemoryRegion } from "../rdma/memory_region.ts";
 import type { ProtectionDomain } from "../rdma/protection_domain.ts";
 import type { QueuePair } from "../rdma/queue_pair.ts";
 import { Opcode, ReceiveWorkRequests, SendFlag, SendWorkRequests } from "../rdma/work_request.ts";
+import type { TokenBucket } from "./token_bucket.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
 /** Bytes of a receive buffer: a fragment's header and its part of the message. */
@@ -15,6 +16,12 @@ const PAYLOAD_BYTES = FRAGMENT_BYTES - HEADER_BYTES;
 
 /** Send work requests that messages have outstanding at most. */
 export const MESSAGE_SENDS = 16;
+
+/** Receive buffers of a session, and so the credits of its peer. */
+export const RECEIVES = 32;
+
+/** Bytes of registered memory that a session's messages take. */
+export const MESSAGE_BYTES = (RECEIVES + MESSAGE_SENDS) * FRAGMENT_BYTES;
 
 /** Every fourth send is signalled, and its completion frees the buffers of all four. */
 const SIGNAL_EVERY = 4;
@@ -47,11 +54,15 @@ export interface MessengerOptions {
   /** Bytes of a message at most, both ways. */
   readonly messageBytes: number;
   /**
-   * Bytes of messages waiting for credits, above which receives are withheld: a peer that takes
+   * Bytes of messages waiting for credits, above which the peer's are withheld: one that takes
    * no answers gets no room for further questions. Only the answering side may set it, or both
    * could wait for each other.
    */
   readonly maxQueuedBytes: number;
+  /** Fragments that the peer may send; when they are too many, its credits are withheld. */
+  readonly rate?: TokenBucket | undefined;
+  /** The peer was too fast: {@linkcode Messenger.resume} is due in so many milliseconds. */
+  readonly onTooFast?: ((milliseconds: number) => void) | undefined;
   /** Gets each message. The body is valid only until it returns. */
   readonly onMessage: (kind: number, id: number, body: Uint8Array) => void;
 }
@@ -74,6 +85,10 @@ interface Incoming {
  * Messages over SEND and RECEIVE, in fragments of a receive buffer's size. A fragment is sent only
  * for a credit, that is a receive that the peer has posted, so no receiver is ever caught without
  * a buffer. The last credit is kept for returning credits, so the two sides cannot block each other.
+ *
+ * A peer that is to wait gets no credits back. Its receives are posted all the same: a fragment sent
+ * without a credit, which no honest peer does, arrives and ends the session, where without a receive
+ * the sender would be asked for it again and again.
  */
 export class Messenger implements Disposable {
   readonly #resources: DisposableStack;
@@ -83,18 +98,23 @@ export class Messenger implements Disposable {
   readonly #receives: ReceiveWorkRequests;
   readonly #sends = new SendWorkRequests(MESSAGE_SENDS);
   readonly #queue: Outgoing[] = [];
-  readonly #withheld: number[] = [];
   #queuedBytes = 0;
   #incoming: Incoming | undefined;
   #credits = 0;
   #maxCredits = 0;
+  /** What the peer may send. With the next two it makes up all receives. */
+  #peerCredits: number;
   #creditsToReturn = 0;
+  /** To be returned later, as the peer has to wait. */
+  #withheld = 0;
+  #resuming = false;
   #nextSlot = 0;
   #freeSlots = MESSAGE_SENDS;
   #unsignalled = 0;
 
   constructor(options: MessengerOptions) {
     this.#options = options;
+    this.#peerCredits = options.receives;
     this.#receives = new ReceiveWorkRequests(options.receives);
     using building = new DisposableStack();
     const buffers = (count: number, access: "LOCAL_WRITE"[]) => {
@@ -143,7 +163,7 @@ export class Messenger implements Disposable {
   /**
    * Takes a receive's completion.
    *
-   * @throws ProtocolError when the peer's fragments do not make up messages
+   * @throws ProtocolError when the peer's fragments do not make up messages, or it had no credit
    */
   receiveCompleted(slot: number, byteLength: number): void {
     const at = slot * FRAGMENT_BYTES;
@@ -151,18 +171,16 @@ export class Messenger implements Disposable {
     if (byteLength < HEADER_BYTES) {
       throw new ProtocolError("fragment", `fragment of ${byteLength} bytes`);
     }
-    this.#credits += view.getUint16(at + 2);
-    if (this.#credits > this.#maxCredits) {
-      throw new ProtocolError("credits", `${this.#credits} credits of ${this.#maxCredits}`);
-    }
+    const credits = view.getUint16(at + 2);
     const kind = view.getUint8(at);
-    if (kind === CREDIT_KIND) {
-      // Never withheld: what waits here waits for the very credits that such messages bring.
-      this.#repost(slot);
-    } else {
+    this.#account(kind, credits);
+    if (kind !== CREDIT_KIND) {
       this.#assemble(kind, view, at, bytes.subarray(at + HEADER_BYTES, at + byteLength));
-      this.#release(slot);
     }
+    this.#options.queuePair.postReceive(this.#receives, slot);
+    // What waits here waits for the very credits that messages of credits bring.
+    if (kind === CREDIT_KIND) this.#creditsToReturn += 1;
+    else this.#withheld += 1;
     this.#flush();
   }
 
@@ -172,8 +190,27 @@ export class Messenger implements Disposable {
     this.#flush();
   }
 
+  /** Lets the peer go on that was too fast, if it has waited for long enough. */
+  resume(): void {
+    this.#resuming = false;
+    this.#flush();
+  }
+
   [Symbol.dispose](): void {
     this.#resources.dispose();
+  }
+
+  /** An honest peer sends only for a credit, and messages of credits only to return some. */
+  #account(kind: number, credits: number): void {
+    this.#options.rate?.spend();
+    this.#peerCredits -= 1;
+    if (this.#peerCredits < 0) {
+      throw new ProtocolError("credits", "a fragment for which the peer had no credit");
+    }
+    this.#credits += credits;
+    if (this.#credits > this.#maxCredits || (kind === CREDIT_KIND && credits === 0)) {
+      throw new ProtocolError("credits", `${credits} credits, ${this.#maxCredits} in all`);
+    }
   }
 
   #assemble(kind: number, view: DataView, at: number, payload: Uint8Array): void {
@@ -204,18 +241,15 @@ export class Messenger implements Disposable {
     if (last) this.#options.onMessage(kind, id, message.body);
   }
 
-  /** Gives a receive buffer back to the device, unless the peer has to wait for us. */
-  #release(slot: number): void {
-    if (this.#queuedBytes > this.#options.maxQueuedBytes) {
-      this.#withheld.push(slot);
-      return;
-    }
-    this.#repost(slot);
-  }
-
-  #repost(slot: number): void {
-    this.#options.queuePair.postReceive(this.#receives, slot);
-    this.#creditsToReturn += 1;
+  /** The peer has to wait: for us to be rid of answers, or as it was too fast. */
+  #mustWait(): boolean {
+    const { maxQueuedBytes, rate, onTooFast } = this.#options;
+    if (this.#queuedBytes > maxQueuedBytes) return true;
+    const milliseconds = rate?.wait ?? 0;
+    if (milliseconds === 0) return false;
+    if (!this.#resuming) onTooFast?.(milliseconds);
+    this.#resuming = true;
+    return true;
   }
 
   #flush(): void {
@@ -225,8 +259,9 @@ export class Messenger implements Disposable {
       this.#queue.shift();
       this.#queuedBytes -= message.body.length + WAITING_BYTES;
     }
-    while (this.#withheld.length > 0 && this.#queuedBytes <= this.#options.maxQueuedBytes) {
-      this.#release(this.#withheld.pop()!);
+    if (this.#withheld > 0 && !this.#mustWait()) {
+      this.#creditsToReturn += this.#withheld;
+      this.#withheld = 0;
     }
     if (this.#creditsToReturn >= this.#options.receives / 2) this.#returnCredits();
   }
@@ -271,6 +306,7 @@ export class Messenger implements Disposable {
     view.setUint8(at, kind);
     view.setUint8(at + 1, end === body.length ? 1 : 0);
     view.setUint16(at + 2, this.#creditsToReturn);
+    this.#peerCredits += this.#creditsToReturn;
     view.setUint32(at + 4, id);
     view.setUint32(at + 8, body.length);
     view.setUint32(at + 12, start);

@@ -1,7 +1,7 @@
-import { RefusedError } from "../errors.ts";
+import { LimitError } from "../errors.ts";
 import type { MemoryRegion } from "../rdma/memory_region.ts";
 
-/** Counts what services have registered for a session, up to what the policy allows its peer. */
+/** Counts what services have registered for a session, up to its share. */
 export class RegisteredBytes {
   #now = 0;
 
@@ -10,7 +10,7 @@ export class RegisteredBytes {
 
   /**
    * @param bytes that `register` will register; they count until the region is disposed
-   * @throws RefusedError when they are too many
+   * @throws LimitError when they are too many
    */
   count(bytes: number, register: () => MemoryRegion): MemoryRegion {
     const counted = this.reserve(bytes);
@@ -29,9 +29,9 @@ export class RegisteredBytes {
    */
   reserve(bytes: number): Disposable {
     if (this.#now + bytes > this.most) {
-      throw new RefusedError(
+      throw new LimitError(
         "registered_memory",
-        `the server's policy lets this client have ${this.most} bytes of registered memory`,
+        `the server lets this client have ${this.most} bytes of registered memory`,
         "ask who runs the server for more",
       );
     }

@@ -18,6 +18,7 @@ import { ControlLoop } from "./control_loop.ts";
 import type { DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts";
 import { errorMessage, establish } from "./establish.ts";
 import { checkManageable } from "./managed_connection.ts";
+import { MESSAGE_BYTES } from "./messenger.ts";
 import type { ServerContext } from "./server_context.ts";
 import { SessionAudit } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
@@ -181,15 +182,19 @@ export class ServerSession {
         "ask for another --transport, or start the server with it",
       );
     }
-    const { quota, permissions } = this.#client;
-    this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, quota));
+    const choices = transport === "rdma"
+      ? this.#chooseQueuePair(offers, services, localAddress)
+      : { transport, services };
+    this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, {
+      quota: this.#client.quota(limits),
+      registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
+      device: this.#port,
+    }));
     return {
-      choices: transport === "rdma"
-        ? this.#chooseQueuePair(offers, services, localAddress)
-        : { transport, services },
+      choices,
       limits: {
         messageBytes: limits.messageBytes,
-        registeredBytes: Math.min(limits.lentBytes, permissions.registeredBytes),
+        registeredBytes: Math.min(limits.lentBytes, this.#registeredBytes),
         idleSeconds: limits.idleSeconds,
       },
     };
@@ -236,13 +241,20 @@ export class ServerSession {
     });
   }
 
+  /** What services may register: the policy may allow less than there is. */
+  get #registeredBytes(): number {
+    const { registeredBytes } = this.#client.permissions;
+    return Math.min(this.#context.limits.registeredBytes - MESSAGE_BYTES, registeredBytes);
+  }
+
   #pathOptions({ session, limits, choices }: Welcome): DataPathOptions {
     this.#audit.session = session;
     return {
       side: "server",
       messageBytes: limits.messageBytes,
       services: choices.services,
-      permissions: this.#client.permissions,
+      permissions: { ...this.#client.permissions, registeredBytes: this.#registeredBytes },
+      limits: this.#context.limits,
     };
   }
 
@@ -259,6 +271,7 @@ export class ServerSession {
     this.#loop = new ControlLoop({
       connection: this.#connection!,
       idleSeconds: this.#context.limits.idleSeconds,
+      limits: this.#context.limits,
       onRequest: (service, body) =>
         this.#audit.call(service, body, () => path.request(service, body)),
       onQueuePairFrame: (frame) => path.take(frame),

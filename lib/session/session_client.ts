@@ -16,6 +16,7 @@ import {
   peerIdentity,
 } from "../tls/peer_identity.ts";
 import type { SessionQuota } from "./admission.ts";
+import type { Limits } from "./limits.ts";
 
 /** Who a session's client is, and what it may do: decided once, for the life of the session. */
 export class SessionClient {
@@ -68,8 +69,13 @@ export class SessionClient {
     return allowed;
   }
 
-  get quota(): SessionQuota {
-    return { identity: identityName(this.#identity), sessions: this.#allows.sessions };
+  /** Clients without certificate have no identity to count by, unless the policy says so. */
+  quota({ clientsPerIdentity }: Limits): SessionQuota {
+    const unless = this.#identity ? clientsPerIdentity : Infinity;
+    return {
+      identity: identityName(this.#identity),
+      sessions: this.#allows.sessions ?? unless,
+    };
   }
 
   get permissions(): Permissions {

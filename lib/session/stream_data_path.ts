@@ -1,5 +1,6 @@
 import type { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../control/messages.ts";
+import { delay } from "@std/async/delay";
 import { asVerbsealError, ProtocolError, TlsError, type VerbsealError } from "../errors.ts";
 import { Breather } from "../rdma/breather.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
@@ -8,7 +9,6 @@ import { type Permissions, unrestricted } from "../security/policy.ts";
 import type { DataStream, KernelTls } from "../tls/connection.ts";
 import type { DataPathOptions, StreamPath } from "./data_path.ts";
 import { RegisteredBuffer } from "./grants.ts";
-import { SERVER_QUEUED_BYTES } from "./limits.ts";
 import { checkMessageLength } from "./messenger.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import { LimitedStream, REKEY_BYTES } from "./sealing_limit.ts";
@@ -24,6 +24,7 @@ import { type FrameHeader, FrameParser, type FrameSink, FrameType } from "./stre
 import { StreamMemory } from "./stream_memory.ts";
 import { StreamTransfers } from "./stream_transfers.ts";
 import { type Outgoing, StreamWriter } from "./stream_writer.ts";
+import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS } from "./transfers.ts";
 
 /** Bytes read at once. */
@@ -51,6 +52,7 @@ interface Replacement {
 export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
+  onSlowed: StreamPath["onSlowed"];
   readonly #fail: (error: unknown) => void;
   readonly #options: DataPathOptions;
   readonly #definitions: readonly ServiceDefinition[];
@@ -58,6 +60,8 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly #ending = new AbortController();
   readonly #memory = new StreamMemory();
   readonly #registered: RegisteredBytes;
+  /** Frames that the peer may send. */
+  readonly #rate: TokenBucket | undefined;
   /** Connections that are neither retired nor aborted. */
   readonly #open = new Set<DataStream>();
   readonly #rekeyBytes: number;
@@ -91,6 +95,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     this.permissions = options.permissions ?? unrestricted.permissions;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;
+    this.#rate = options.limits && new TokenBucket(options.limits.messagesPerSecond);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }
 
@@ -169,6 +174,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   message(kind: number, id: number, body: Uint8Array): void {
+    this.#rate?.spend();
     const service = this.#servicesByKind.get(kind);
     if (!service?.message) {
       throw new ProtocolError("message_kind", `message of kind ${kind} out of turn`);
@@ -177,6 +183,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   segment({ type, id, key, kind, offset, length }: FrameHeader): void {
+    this.#rate?.spend();
     if (type === FrameType.WRITE) this.#memory.opened(key, "REMOTE_WRITE", offset, length);
     else this.#live().transfers.segment(id, offset, length, kind === 1);
   }
@@ -192,6 +199,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   control({ type, id, key, offset, length }: FrameHeader): void {
+    this.#rate?.spend();
     if (type === FrameType.WRITTEN) return this.#live().transfers.written(id);
     this.#memory.opened(key, "REMOTE_READ", offset, length);
     this.#answer(
@@ -262,6 +270,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       parser.push(buffer.subarray(0, count));
       if (parser.switched) return true;
       await this.#room();
+      await this.#slowDown(this.#rate?.wait ?? 0);
       if (breather.due()) await breather.breathe();
     }
     return false;
@@ -270,8 +279,15 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   /** A peer that takes no answers gets no room for further questions; only one side may wait so. */
   async #room(): Promise<void> {
     const { writer } = this.#live();
-    if (this.#options.side !== "server" || writer.queuedBytes <= SERVER_QUEUED_BYTES) return;
+    if (writer.queuedBytes <= (this.#options.limits?.queuedBytes ?? Infinity)) return;
     await writer.drained();
+  }
+
+  /** A peer that is too fast is not read from, and TCP makes it wait. */
+  async #slowDown(milliseconds: number): Promise<void> {
+    if (milliseconds === 0) return;
+    this.onSlowed?.("message_rate");
+    await delay(milliseconds, { signal: this.signal }).catch(() => {});
   }
 
   /** In an orderly end the peer also says BYE, on another connection. */

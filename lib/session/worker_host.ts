@@ -7,10 +7,14 @@ import { type DetachedConnection, OpensslConnection } from "../tls/openssl_conne
 import { LocalDataPath } from "./local_data_path.ts";
 import { StreamDataPath } from "./stream_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
+import { TokenBucket } from "./token_bucket.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
 
 /** Devices that no session uses and that stay open: the embedded provider has one for each address that clients reach. */
 const MAX_IDLE_DEVICES = 16;
+
+/** Times a second that the control thread is told that a session is slowed down. */
+const SLOWED_REPORTS = 1;
 
 /** A device and how many sessions use it. */
 interface SharedDevice {
@@ -91,8 +95,14 @@ export class WorkerHost {
     return this.#definitions ??= this.define();
   }
 
-  #watch(session: number, { failure }: DataPath): void {
-    failure.then((error) => this.report({ session, failure: toPlainError(error) }));
+  #watch(session: number, path: DataPath): void {
+    path.failure.then((error) => this.report({ session, failure: toPlainError(error) }));
+    const reports = new TokenBucket(SLOWED_REPORTS);
+    path.onSlowed = (slowed) => {
+      if (reports.wait > 0) return;
+      reports.spend();
+      this.report({ session, slowed });
+    };
   }
 
   async #use(session: number, detached: DetachedConnection): Promise<KernelTls> {

@@ -18,11 +18,17 @@ import type { Method, MethodArguments, MethodResult, WorkerReport } from "./work
 
 const log = logger("workers");
 
+/** Who is told what becomes of a data path. */
+interface Watcher {
+  readonly fail: (error: VerbsealError) => void;
+  readonly slowed: (limit: string) => void;
+}
+
 /** One worker thread and what it is asked. */
 class DataWorker {
   readonly #worker: Worker;
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
-  readonly #failures = new Map<number, (error: VerbsealError) => void>();
+  readonly #watchers = new Map<number, Watcher>();
   #lastCall = 0;
   #death: VerbsealError | undefined;
 
@@ -39,7 +45,7 @@ class DataWorker {
 
   /** Data paths on this worker. */
   get load(): number {
-    return this.#failures.size;
+    return this.#watchers.size;
   }
 
   call<M extends Method>(
@@ -56,12 +62,12 @@ class DataWorker {
   }
 
   /** Calls `fail` if the session's data path ends by itself, or the worker does. */
-  watch(session: number, fail: (error: VerbsealError) => void): void {
-    this.#failures.set(session, fail);
+  watch(session: number, watcher: Watcher): void {
+    this.#watchers.set(session, watcher);
   }
 
   unwatch(session: number): void {
-    this.#failures.delete(session);
+    this.#watchers.delete(session);
   }
 
   async stop(): Promise<void> {
@@ -71,7 +77,11 @@ class DataWorker {
 
   #take(report: WorkerReport): void {
     if ("failure" in report) {
-      this.#failures.get(report.session)?.(fromPlainError(report.failure));
+      this.#watchers.get(report.session)?.fail(fromPlainError(report.failure));
+      return;
+    }
+    if ("slowed" in report) {
+      this.#watchers.get(report.session)?.slowed(report.slowed);
       return;
     }
     const answer = this.#calls.get(report.call);
@@ -87,15 +97,16 @@ class DataWorker {
       error: message,
     });
     for (const { reject } of this.#calls.values()) reject(error);
-    for (const fail of this.#failures.values()) fail(error);
+    for (const { fail } of this.#watchers.values()) fail(error);
     this.#calls.clear();
-    this.#failures.clear();
+    this.#watchers.clear();
   }
 }
 
 /** A data path in a worker, as the control thread sees it. */
 class WorkerDataPath implements DataPath {
   readonly failure: Promise<VerbsealError>;
+  onSlowed: DataPath["onSlowed"];
   #closed: Promise<FinalState | undefined> | undefined;
 
   /** @param opened the call that makes the path; who first uses it learns of its failure */
@@ -106,7 +117,10 @@ class WorkerDataPath implements DataPath {
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
-    worker.watch(session, failure.resolve);
+    worker.watch(session, {
+      fail: failure.resolve,
+      slowed: (limit) => this.onSlowed?.(limit),
+    });
     opened.catch(() => {});
   }
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { RefusedError } from "../../lib/errors.ts";
-import { accountOf, Admission } from "../../lib/session/admission.ts";
+import { LimitError } from "../../lib/errors.ts";
+import { accountOf, Admission, type SessionClaim } from "../../lib/session/admission.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 
 /** Admission with limits of the test's own and a clock that stands still until it is set. */
@@ -11,45 +11,51 @@ function admission(limits: Partial<Limits>) {
   return { door, clock };
 }
 
+/** A session that claims no more than a test is about. */
+function enter(door: Admission, address: string, claim: Partial<SessionClaim> = {}): Disposable {
+  const modest = { quota: { identity: "somebody", sessions: Infinity }, registeredBytes: 1 };
+  return door.session(address, { ...modest, ...claim });
+}
+
 function refusal(attempt: () => unknown): string {
-  return assertThrows(attempt, RefusedError).code;
+  return assertThrows(attempt, LimitError).code;
 }
 
 Deno.test("the server has at most so many clients, and room again when one ends", () => {
   const { door } = admission({ clients: 2 });
-  const first = door.session("10.0.0.1");
-  door.session("10.0.0.2");
-  assertEquals(refusal(() => door.session("10.0.0.3")), "clients");
+  const first = enter(door, "10.0.0.1");
+  enter(door, "10.0.0.2");
+  assertEquals(refusal(() => enter(door, "10.0.0.3")), "clients");
   first[Symbol.dispose]();
-  door.session("10.0.0.3");
+  enter(door, "10.0.0.3");
   assertEquals(door.sessions, 2);
 });
 
 Deno.test("a session that ends twice gives its place back once", () => {
   const { door } = admission({ clients: 1 });
-  const session = door.session("10.0.0.1");
+  const session = enter(door, "10.0.0.1");
   session[Symbol.dispose]();
   session[Symbol.dispose]();
   assertEquals(door.sessions, 0);
-  door.session("10.0.0.1");
-  assertEquals(refusal(() => door.session("10.0.0.1")), "clients");
+  enter(door, "10.0.0.1");
+  assertEquals(refusal(() => enter(door, "10.0.0.1")), "clients");
 });
 
 Deno.test("an address has at most so many sessions, which takes nothing from others", () => {
   const { door } = admission({ clientsPerAddress: 2 });
-  door.session("10.0.0.1");
-  const second = door.session("10.0.0.1");
-  assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");
-  door.session("10.0.0.2");
+  enter(door, "10.0.0.1");
+  const second = enter(door, "10.0.0.1");
+  assertEquals(refusal(() => enter(door, "10.0.0.1")), "clients_per_address");
+  enter(door, "10.0.0.2");
   second[Symbol.dispose]();
-  door.session("10.0.0.1");
+  enter(door, "10.0.0.1");
 });
 
 Deno.test("all IPv6 addresses of one /64 count as one, and others do not", () => {
   const { door } = admission({ clientsPerAddress: 1 });
-  door.session("2001:db8:0:1::1");
-  assertEquals(refusal(() => door.session("2001:db8:0:1:ffff::2")), "clients_per_address");
-  door.session("2001:db8:0:2::1");
+  enter(door, "2001:db8:0:1::1");
+  assertEquals(refusal(() => enter(door, "2001:db8:0:1:ffff::2")), "clients_per_address");
+  enter(door, "2001:db8:0:2::1");
 });
 
 Deno.test("an IPv4 address is the same however it is written, and a scope is no part of one", () => {
@@ -86,7 +92,7 @@ Deno.test("no address gets more connections than its rate allows, whenever it tr
         door.connection("10.0.0.1");
         accepted += 1;
       } catch (error) {
-        assert(error instanceof RefusedError);
+        assert(error instanceof LimitError);
       }
     }
     assert(accepted <= rate + rate * clock.milliseconds / 1000 + 1e-6);
@@ -107,7 +113,7 @@ Deno.test("only so many connections may be in the exchange at once", () => {
 Deno.test("of addresses without number the idle ones are forgotten, and no session is", () => {
   const { door } = admission({ clientsPerAddress: 1, connectionsPerSecond: 1, handshakes: 1e6 });
   const idle = () => door.connection("10.0.0.9")[Symbol.dispose]();
-  door.session("10.0.0.1");
+  enter(door, "10.0.0.1");
   idle();
   assertEquals(refusal(idle), "connection_rate");
   for (let index = 0; index < 70_000; index++) {
@@ -115,7 +121,7 @@ Deno.test("of addresses without number the idle ones are forgotten, and no sessi
     door.connection(`2001:db8:${network}::1`)[Symbol.dispose]();
   }
   idle();
-  assertEquals(refusal(() => door.session("10.0.0.1")), "clients_per_address");
+  assertEquals(refusal(() => enter(door, "10.0.0.1")), "clients_per_address");
 });
 
 Deno.test("one address cannot take all places of unfinished exchanges", () => {
@@ -131,13 +137,46 @@ Deno.test("one address cannot take all places of unfinished exchanges", () => {
 Deno.test("an identity has at most so many sessions, wherever they come from", () => {
   const { door } = admission({});
   const quota = { identity: "a", sessions: 2 };
-  door.session("10.0.0.1", quota);
-  const second = door.session("10.0.0.2", quota);
-  assertEquals(refusal(() => door.session("10.0.0.3", quota)), "sessions_per_identity");
+  enter(door, "10.0.0.1", { quota });
+  const second = enter(door, "10.0.0.2", { quota });
+  assertEquals(refusal(() => enter(door, "10.0.0.3", { quota })), "sessions_per_identity");
   assertEquals(door.sessions, 2);
-  door.session("10.0.0.3", { identity: "b", sessions: 1 });
+  enter(door, "10.0.0.3", { quota: { identity: "b", sessions: 1 } });
   second[Symbol.dispose]();
   second[Symbol.dispose]();
-  door.session("10.0.0.1", quota);
-  assertEquals(refusal(() => door.session("10.0.0.1", quota)), "sessions_per_identity");
+  enter(door, "10.0.0.1", { quota });
+  assertEquals(refusal(() => enter(door, "10.0.0.1", { quota })), "sessions_per_identity");
+});
+
+Deno.test("sessions have what is set aside for them, and one for which nothing is left is refused", () => {
+  const { door } = admission({ registeredBytesInAll: 100 });
+  const first = enter(door, "10.0.0.1", { registeredBytes: 60 });
+  enter(door, "10.0.0.2", { registeredBytes: 40 });
+  const more = () => enter(door, "10.0.0.3", { registeredBytes: 1 });
+  assertEquals(refusal(more), "registered_memory_in_all");
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  enter(door, "10.0.0.3", { registeredBytes: 60 });
+  assertEquals(refusal(more), "registered_memory_in_all");
+});
+
+Deno.test("a device has no more sessions than it has room for, and another one has its own", () => {
+  const { door } = admission({});
+  const device = { device: "mlx5_0", room: 2 };
+  enter(door, "10.0.0.1", { device });
+  const second = enter(door, "10.0.0.2", { device });
+  assertEquals(refusal(() => enter(door, "10.0.0.3", { device })), "device_full");
+  enter(door, "10.0.0.3", { device: { device: "mlx5_1", room: 1 } });
+  enter(door, "10.0.0.3");
+  second[Symbol.dispose]();
+  enter(door, "10.0.0.3", { device });
+});
+
+Deno.test("a session that is refused for one reason takes no place of another", () => {
+  const { door } = admission({});
+  const quota = { identity: "a", sessions: 1 };
+  const full = { device: "mlx5_0", room: 0 };
+  assertEquals(refusal(() => enter(door, "10.0.0.1", { quota, device: full })), "device_full");
+  enter(door, "10.0.0.1", { quota });
+  assertEquals(door.sessions, 1);
 });

@@ -7,6 +7,7 @@ import type { ConnectOrder, PortChoice } from "../../lib/session/data_path.ts";
 const port: PortChoice = {
   provider: "verbs",
   device: "device",
+  room: 1024,
   port: 1,
   gid: "::ffff:10.9.0.1",
   gidIndex: 1,

@@ -1,9 +1,11 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { ProtocolError, VerbsealError } from "../../lib/errors.ts";
-import { FRAGMENT_BYTES, Messenger } from "../../lib/session/messenger.ts";
+import { FRAGMENT_BYTES, Messenger, type MessengerOptions } from "../../lib/session/messenger.ts";
+import { TokenBucket } from "../../lib/session/token_bucket.ts";
 import { WorkRequestId } from "../../lib/session/work_request_id.ts";
+import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
 import { type ReliableEnd, ReliablePair, verbsTest } from "../rdma/resources.ts";
 
 const RECEIVES = 8;
@@ -26,7 +28,7 @@ class Side implements Disposable {
   readonly messenger: Messenger;
   #arrival = Promise.withResolvers<void>();
 
-  constructor(readonly end: ReliableEnd) {
+  constructor(readonly end: ReliableEnd, options: Partial<MessengerOptions> = {}) {
     this.messenger = new Messenger({
       protectionDomain: end.protectionDomain,
       queuePair: end.queuePair,
@@ -38,6 +40,7 @@ class Side implements Disposable {
         this.#arrival.resolve();
         this.#arrival = Promise.withResolvers<void>();
       },
+      ...options,
     });
     this.messenger.postReceives();
   }
@@ -128,6 +131,64 @@ verbsTest("a fragment that does not follow the one before is refused", () => {
   side.messenger.grant(RECEIVES);
   // Nothing was received: the buffer is zeroed, and shorter than a fragment's header.
   assertThrows(() => side.messenger.receiveCompleted(0, 15), ProtocolError, "15 bytes");
+});
+
+verbsTest("a peer that is too fast gets its credits back as fast as it may send", async () => {
+  const [perSecond, burst, count] = [10, 4, 100];
+  let milliseconds = 0;
+  let timer: number | undefined;
+  using pair = new ReliablePair();
+  using client = new Side(pair.client);
+  using server: Side = new Side(pair.server, {
+    rate: new TokenBucket(perSecond, burst, () => milliseconds),
+    onTooFast: (wait) => {
+      timer = setTimeout(() => {
+        milliseconds += wait;
+        server.messenger.resume();
+      });
+    },
+  });
+  client.messenger.grant(RECEIVES);
+  server.messenger.grant(RECEIVES);
+  const pumps = Promise.all([client.pump(), server.pump()]);
+  const sent = send(client, Array.from({ length: count }, (_, id) => ({ kind: 1, id, bytes: 5 })));
+  await Promise.race([pumps, server.receivedCount(count)]);
+  clearTimeout(timer);
+  assertEquals(server.received, sent);
+  // Besides what may come at once it had its credits.
+  const least = (count - 2 * burst - RECEIVES) / perSecond;
+  assert(milliseconds >= least * 1000, `${milliseconds} ms`);
+  pumps.catch(() => {});
+});
+
+/** What becomes of fragments that a peer sends without looking at its credits. */
+async function flood(count: number, kind: number, payload: number): Promise<unknown> {
+  using pair = new ReliablePair();
+  using server = new Side(pair.server);
+  server.messenger.grant(0); // who has none can return none
+  const { sends, memory, region, queuePair } = pair.client;
+  memory.bytes[0] = kind;
+  memory.bytes[1] = 1;
+  memory.bytes[11] = payload;
+  const pump = server.pump();
+  for (let sent = 0; sent < count; sent++) {
+    sends.prepare(0, 0, Opcode.SEND, SendFlag.SIGNALED)
+      .buffer(0, region.address, 16 + payload, region.lkey);
+    queuePair.postSend(sends);
+    if (await Promise.race([pair.client.status(), pump]) === undefined) break;
+  }
+  return await Promise.race([pump, server.receivedCount(count)]);
+}
+
+verbsTest("a fragment for which the peer has no credit is refused", async () => {
+  await flood(RECEIVES, 1, 3);
+  const error = await assertRejects(() => flood(RECEIVES + 1, 1, 3), ProtocolError);
+  assertEquals(error.code, "credits");
+});
+
+verbsTest("a message of credits that returns none is refused", async () => {
+  const error = await assertRejects(() => flood(1, 0, 0), ProtocolError);
+  assertEquals(error.code, "credits");
 });
 
 verbsTest("a message larger than agreed is not sent", () => {

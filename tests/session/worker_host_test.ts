@@ -23,6 +23,7 @@ Deno.test({
         port: {
           provider: "roce",
           device: `roce:${address}`,
+          room: 1024,
           port: 1,
           gid: `::ffff:${address}`,
           gidIndex: 0,

@@ -11,6 +11,7 @@ const options: QueuePairPathOptions = {
   port: {
     provider: "verbs",
     device: "none",
+    room: 1024,
     port: 1,
     gid: "::",
     gidIndex: 0,

@@ -27,6 +27,7 @@ const limits: DeviceLimits = {
   maxMemoryRegionBytes: 2n ** 40n,
   maxMemoryWindows: 0,
   maxProtectionDomains: 2 ** 20,
+  maxCompletionQueues: 2 ** 20,
   maxDestRdAtomic: MAX_RD_ATOMIC,
   maxRdAtomic: MAX_RD_ATOMIC,
   atomics: true,

@@ -149,6 +149,7 @@ export class VerbsDevice extends VerbsObject implements Device {
       maxMemoryRegionBytes: attr.get("max_mr_size"),
       maxMemoryWindows: attr.get("max_mw"),
       maxProtectionDomains: attr.get("max_pd"),
+      maxCompletionQueues: attr.get("max_cq"),
       maxDestRdAtomic: attr.get("max_qp_rd_atom"),
       maxRdAtomic: attr.get("max_qp_init_rd_atom"),
       atomics: attr.get("atomic_cap") !== 0,

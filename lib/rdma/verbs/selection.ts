@@ -1,6 +1,6 @@
 import { RdmaError } from "../../errors.ts";
 import { type Gid, gidOfAddress } from "../address.ts";
-import type { GidEntry, Port } from "../device.ts";
+import type { DeviceLimits, GidEntry, Port } from "../device.ts";
 import { type DeviceReport, reportOn } from "../device_report.ts";
 import type { PortSelection } from "../port_selection.ts";
 import { resolveLocal } from "./address_resolution.ts";
@@ -9,6 +9,7 @@ import { withLibraries } from "./library_error.ts";
 
 interface DevicePort {
   readonly device: string;
+  readonly limits: DeviceLimits;
   readonly port: Port;
 }
 
@@ -50,8 +51,7 @@ export function selectActive(wanted?: string, localAddress?: string): PortSelect
   const active = activePorts(candidatesFor(wanted));
   const own = localAddress === undefined ? undefined : findOwner(active, localAddress);
   if (own) return own;
-  const [{ device, port, gid }] = active;
-  return { provider: "verbs", device, port, gid, reason: "it is the first active port" };
+  return { provider: "verbs", ...active[0], reason: "it is the first active port" };
 }
 
 /**
@@ -67,7 +67,9 @@ function candidatesFor(wanted?: string): DevicePort[] {
   const opened = devices.filter((device) => "ports" in device);
   const failed = devices.find((device) => "error" in device);
   if (opened.length === 0 && failed) throw cannotOpen(failed.name, failed.error);
-  const ports = opened.flatMap(({ name, ports }) => ports.map((port) => ({ device: name, port })))
+  const ports = opened.flatMap(({ name, limits, ports }) =>
+    ports.map((port) => ({ device: name, limits, port }))
+  )
     .filter(({ port }) => number === undefined || port.number === Number(number));
   if (ports.length === 0) throw nothingThere(wanted);
   return ports;
@@ -79,9 +81,10 @@ function candidatesFor(wanted?: string): DevicePort[] {
  * @throws RdmaError when there are none
  */
 function activePorts(candidates: readonly DevicePort[]) {
-  const active = candidates.flatMap(({ device, port }) => {
+  const active = candidates.flatMap((candidate) => {
+    const { port } = candidate;
     const gid = port.state === "ACTIVE" ? bestGid(port) : undefined;
-    return gid ? [{ device, port, gid }] : [];
+    return gid ? [{ ...candidate, gid }] : [];
   });
   const [first, ...others] = active;
   if (first) return [first, ...others] as const;
@@ -92,13 +95,13 @@ function activePorts(candidates: readonly DevicePort[]) {
 function findOwner(ports: readonly DevicePort[], address: string): PortSelection | undefined {
   const owner = ownerOf(address);
   if (!owner) return undefined;
-  for (const { device, port } of ports) {
+  for (const { device, limits, port } of ports) {
     if ((owner.device ?? device) !== device || (owner.port ?? port.number) !== port.number) {
       continue;
     }
     const gid = port.gids.find(({ gid, type }) => gid === owner.gid && type !== "RoCE v1");
     const reason = `it has the TLS connection's address ${address}`;
-    if (gid) return { provider: "verbs", device, port, gid, reason };
+    if (gid) return { provider: "verbs", device, limits, port, gid, reason };
   }
   return undefined;
 }
