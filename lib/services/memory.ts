@@ -79,6 +79,7 @@ class LentMemory implements SessionService {
         `bytes ${offset} to ${offset + length} are not within the ${this.#bytes} that are lent`,
       );
     }
+    await this.#access.grantTurn?.();
     this.#memory ??= new Memory(this.#bytes);
     using building = new DisposableStack();
     const lent = building.use(this.#access.lend(this.#memory, offset, length));

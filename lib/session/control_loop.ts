@@ -36,6 +36,7 @@ export class ControlLoop {
   readonly #replies = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #working = new Set<Promise<void>>();
   readonly #rate: TokenBucket | undefined;
+  readonly #ending = new AbortController();
   #lastHeard = performance.now();
   #lastId = 0;
   #ended: VerbsealError | undefined;
@@ -73,6 +74,7 @@ export class ControlLoop {
       throw error;
     } finally {
       clearInterval(heartbeat);
+      this.#ending.abort();
     }
   }
 
@@ -133,7 +135,7 @@ export class ControlLoop {
       );
     }
     onSlowed?.("frame_rate");
-    await delay(milliseconds);
+    await delay(milliseconds, { signal: this.#ending.signal });
   }
 
   async #take(message: Message, frame: Frame): Promise<void> {

@@ -98,7 +98,7 @@ export const defaultLimits: Limits = {
   registeredBytes: 2 ** 22,
   registeredBytesInAll: 2 ** 32,
   queuedBytes: 2 ** 21,
-  messagesPerSecond: 100_000,
+  messagesPerSecond: 50_000,
   grantsPerSecond: 1000,
   requests: 8,
   framesPerSecond: 4000,

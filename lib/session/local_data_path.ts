@@ -29,6 +29,7 @@ import { type Permissions, unrestricted } from "../security/policy.ts";
 import { bringUp } from "./bring_up.ts";
 import { RegisteredBuffer } from "./grants.ts";
 import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
+import { Pace } from "./pace.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import {
   type LentBuffer,
@@ -60,6 +61,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly permissions: Permissions;
   onSlowed: DataPath["onSlowed"];
   readonly #registered: RegisteredBytes;
+  readonly #grants: Pace | undefined;
   readonly #fail: (error: VerbsealError) => void;
   readonly #device: Device;
   readonly #options: QueuePairPathOptions;
@@ -92,6 +94,12 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     this.#device = device;
     this.#options = options;
     this.permissions = options.permissions ?? unrestricted.permissions;
+    this.#grants = options.limits &&
+      new Pace(
+        options.limits.grantsPerSecond,
+        () => this.onSlowed?.("grant_rate"),
+        this.signal,
+      );
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }
@@ -198,6 +206,10 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       length ?? memory.length - (offset ?? 0),
       () => protectionDomain.registerMemory(memory, access, offset, length),
     );
+  }
+
+  async grantTurn(): Promise<void> {
+    await this.#grants?.turn();
   }
 
   lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {

@@ -90,6 +90,8 @@ export interface ServiceAccess {
     length: number,
     remote: RemoteBuffer,
   ): Promise<void>;
+  /** Before each grant to a peer that may not have them as fast as it likes: resolves in its time. */
+  readonly grantTurn?: (() => Promise<void>) | undefined;
   /** What services let the peer do. */
   readonly permissions: Permissions;
   /**

@@ -10,6 +10,7 @@ import type { DataStream, KernelTls } from "../tls/connection.ts";
 import type { DataPathOptions, StreamPath } from "./data_path.ts";
 import { RegisteredBuffer } from "./grants.ts";
 import { checkMessageLength } from "./messenger.ts";
+import { Pace } from "./pace.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
 import { LimitedStream, REKEY_BYTES } from "./sealing_limit.ts";
 import type {
@@ -60,6 +61,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly #ending = new AbortController();
   readonly #memory = new StreamMemory();
   readonly #registered: RegisteredBytes;
+  readonly #grants: Pace | undefined;
   /** Frames that the peer may send. */
   readonly #rate: TokenBucket | undefined;
   /** Connections that are neither retired nor aborted. */
@@ -93,6 +95,12 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       this.#ending.abort(known);
     };
     this.permissions = options.permissions ?? unrestricted.permissions;
+    this.#grants = options.limits &&
+      new Pace(
+        options.limits.grantsPerSecond,
+        () => this.onSlowed?.("grant_rate"),
+        this.signal,
+      );
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;
     this.#rate = options.limits && new TokenBucket(options.limits.messagesPerSecond);
@@ -147,6 +155,10 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       length,
       () => this.#memory.registerMemory(memory, access, offset, length),
     );
+  }
+
+  async grantTurn(): Promise<void> {
+    await this.#grants?.turn();
   }
 
   lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {

@@ -63,7 +63,7 @@ Deno.test("a rule allows what it says, and to read where it does not say", async
   assertEquals(rules.map(({ allows }) => allows), [
     {
       services: ["messages", "memory", "files"],
-      sessions: Infinity,
+      sessions: undefined,
       withoutRdma: "rdma",
       permissions: { access: ["read", "write"], registeredBytes: Infinity },
     },
@@ -75,13 +75,13 @@ Deno.test("a rule allows what it says, and to read where it does not say", async
     },
     {
       services: [],
-      sessions: Infinity,
+      sessions: undefined,
       withoutRdma: "rdma",
       permissions: { access: ["read"], registeredBytes: Infinity },
     },
     {
       services: ["messages"],
-      sessions: Infinity,
+      sessions: undefined,
       withoutRdma: "rdma",
       permissions: { access: ["read"], registeredBytes: Infinity },
     },

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { type Frame, makeFrame } from "../../lib/control/frame.ts";
 import { decode, encode, type Message } from "../../lib/control/messages.ts";
-import { ProtocolError, RefusedError, TlsError } from "../../lib/errors.ts";
+import { LimitError, ProtocolError, RefusedError, TlsError } from "../../lib/errors.ts";
 import { ControlConnection } from "../../lib/session/control_connection.ts";
 import { ControlLoop, type ControlLoopOptions } from "../../lib/session/control_loop.ts";
 import { tlsPair } from "./tls_pair.ts";
@@ -156,16 +156,6 @@ loopTest("an ERROR of the peer ends the session with its reason", {}, async ({ l
 });
 
 loopTest(
-  "more requests at once than are allowed end the session",
-  { onRequest: () => new Promise(() => {}) },
-  async ({ loop, peer }) => {
-    const running = loop.run();
-    for (let id = 0; id < 9; id++) await peer.send(request(id, null));
-    assertEquals((await assertRejects(() => running, ProtocolError)).code, "requests");
-  },
-);
-
-loopTest(
   "worked() waits for requests under way, and for nothing when there is none",
   { onRequest: (_service, body) => body === "slow" ? slow.promise : Promise.resolve() },
   async ({ loop, peer }) => {
@@ -183,6 +173,85 @@ loopTest(
   },
 );
 const slow = Promise.withResolvers<unknown>();
+
+const answering = { onRequest: () => Promise.resolve(null) };
+
+loopTest(
+  "a peer that asks as fast as it can is answered as fast as it may",
+  { ...answering, limits: { requests: 1, framesPerSecond: 50 } },
+  async ({ loop, peer }) => {
+    const running = loop.run();
+    const started = performance.now();
+    for (let id = 0; id < 100; id++) {
+      await peer.send(request(id, null));
+      assertEquals((await nextMessage(peer)).name, "REPLY");
+    }
+    const took = performance.now() - started;
+    assert(took > 900, `${took} ms`);
+    await peer.send({ name: "BYE", body: {} });
+    assertEquals(await running, "bye");
+  },
+);
+
+const slowed: string[] = [];
+loopTest(
+  "of a peer that has to wait it is told which limit it has hit",
+  {
+    ...answering,
+    limits: { requests: 8, framesPerSecond: 10 },
+    onSlowed: (limit) => slowed.push(limit),
+  },
+  async ({ loop, peer }) => {
+    const running = loop.run();
+    for (let id = 0; id < 10; id++) await peer.send({ name: "PING", body: { id } });
+    for (let id = 0; id < 10; id++) await nextMessage(peer);
+    assertEquals(slowed, []);
+    await peer.send({ name: "PING", body: { id: 10 } });
+    await nextMessage(peer);
+    assertEquals(slowed, ["frame_rate"]);
+    await peer.send({ name: "BYE", body: {} });
+    assertEquals(await running, "bye");
+  },
+);
+
+loopTest(
+  "a peer that goes on without awaiting answers is ended",
+  { limits: { requests: 1, framesPerSecond: 10 } },
+  async ({ loop, peer }) => {
+    const running = assertRejects(() => loop.run(), LimitError);
+    const flood = (async () => {
+      for (let id = 0; id < 1000; id++) await peer.send({ name: "PING", body: { id } });
+    })();
+    assertEquals((await deadline(running, 3000)).code, "frame_rate");
+    peer.abort();
+    await flood.catch(() => {});
+  },
+);
+
+const held: PromiseWithResolvers<null>[] = [];
+loopTest(
+  "a peer has so many requests worked on at once, and is ended with one more",
+  {
+    onRequest: () => {
+      const work = Promise.withResolvers<null>();
+      held.push(work);
+      return work.promise;
+    },
+    limits: { requests: 3, framesPerSecond: 1000 },
+  },
+  async ({ loop, peer }) => {
+    const running = assertRejects(() => loop.run(), LimitError);
+    for (let id = 0; id < 3; id++) await peer.send(request(id, null));
+    await peer.send({ name: "PING", body: { id: 1 } });
+    assertEquals((await nextMessage(peer)).name, "PONG");
+    held[0]!.resolve(null);
+    assertEquals((await nextMessage(peer)).name, "REPLY");
+    await peer.send(request(3, null));
+    await peer.send(request(4, null));
+    assertEquals((await deadline(running, 1000)).code, "requests");
+    for (const { resolve } of held) resolve(null);
+  },
+);
 
 loopTest(
   "a silent peer is asked for signs of life, and given up after the idle time",

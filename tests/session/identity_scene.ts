@@ -12,7 +12,7 @@ import {
 } from "../../lib/services/server_services.ts";
 import { Admission } from "../../lib/session/admission.ts";
 import { connectByTls } from "../../lib/session/session_queue_pair.ts";
-import { defaultLimits } from "../../lib/session/limits.ts";
+import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { Server } from "../../lib/session/server.ts";
 import { listen } from "../../lib/tls/backend.ts";
 import { createAuthority } from "../../lib/tls/authority.ts";
@@ -36,6 +36,10 @@ export interface IdentitySceneOptions {
   readonly policy?: string;
   /** That the server believes beside its own, PEM. */
   readonly authorities?: readonly string[];
+  /** Instead of the default ones. */
+  readonly limits?: Partial<Limits>;
+  /** Sessions that the device claims to have room for. */
+  readonly room?: number;
 }
 
 /** The server, and clients of it. */
@@ -52,7 +56,7 @@ export class IdentityScene implements AsyncDisposable {
   private constructor(
     readonly root: string,
     policy: Policy | undefined,
-    authorities: readonly string[],
+    { authorities = [], limits: others, room }: IdentitySceneOptions,
     building: AsyncDisposableStack,
   ) {
     this.policy = policy;
@@ -64,9 +68,11 @@ export class IdentityScene implements AsyncDisposable {
         { category: ["logtape", "meta"], sinks: [] },
       ],
     });
+    const limits = { ...defaultLimits, ...others };
+    const choosePort = portChooser(provider.device);
     const services: ServerServices = {
       root,
-      lentBytes: defaultLimits.lentBytes,
+      lentBytes: limits.lentBytes,
       log: { level: "error", format: "text" },
     };
     const workers = building.use(startWorkers(services, 1));
@@ -80,15 +86,18 @@ export class IdentityScene implements AsyncDisposable {
       },
     });
     const server = new Server(this.#listener, {
-      limits: defaultLimits,
-      admission: new Admission(defaultLimits),
+      limits,
+      admission: new Admission(limits),
       psns: new PsnSource(),
       services: serviceNames(services),
       ...(policy ? { policy: () => this.policy! } : {}),
       checkRevocation: (connection) => this.checkRevocation(connection),
       transports: ["rdma"],
       connectQueuePair: { tls: connectByTls },
-      selectPort: portChooser(provider.device),
+      selectPort: (address) => ({
+        ...choosePort(address),
+        ...(room === undefined ? {} : { room }),
+      }),
       openDataPath: (path) => workers.openDataPath(path),
     });
     const stopping = new AbortController();
@@ -101,12 +110,12 @@ export class IdentityScene implements AsyncDisposable {
   }
 
   static async create(options: IdentitySceneOptions = {}): Promise<IdentityScene> {
-    const { policy, authorities = [] } = options;
+    const { policy } = options;
     await using building = new AsyncDisposableStack();
     const root = await Deno.makeTempDir({ prefix: "verbseal-" });
     building.defer(() => Deno.remove(root, { recursive: true }));
     const rules = policy === undefined ? undefined : await parsePolicy(policy, "policy.yaml");
-    return new IdentityScene(root, rules, authorities, building);
+    return new IdentityScene(root, rules, options, building);
   }
 
   /** A certificate of the authority that the server believes, and its key. */

@@ -1,0 +1,134 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { LimitError, RefusedError } from "../../lib/errors.ts";
+import type { DeviceLimits } from "../../lib/rdma/device.ts";
+import type { Client } from "../../lib/services/client.ts";
+import { sessionRoom } from "../../lib/session/device_room.ts";
+import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
+import { Pace } from "../../lib/session/pace.ts";
+import { randomFile } from "../program.ts";
+import { verbsTest } from "../rdma/resources.ts";
+import { IdentityScene } from "./identity_scene.ts";
+
+async function clientOf(scene: IdentityScene, unit: string): Promise<Client> {
+  const subject = [["O", "Example"], ["OU", unit], ["CN", "client"]] as const;
+  return await scene.client(await scene.certificate({ subject }));
+}
+
+/** The code with which the server refuses. */
+async function refusal(attempt: () => Promise<unknown>): Promise<string> {
+  return (await assertRejects(attempt, RefusedError)).code;
+}
+
+verbsTest("an identity has at most so many sessions without a policy too", async () => {
+  await using scene = await IdentityScene.create({ limits: { clientsPerIdentity: 2 } });
+  const first = await clientOf(scene, "a");
+  await clientOf(scene, "a");
+  assertEquals(await refusal(() => clientOf(scene, "a")), "sessions_per_identity");
+  await clientOf(scene, "b");
+  await first[Symbol.asyncDispose]();
+  await scene.logged("session ended", 1);
+  await clientOf(scene, "a");
+});
+
+verbsTest("clients without certificate are nobody's, and count by their address only", async () => {
+  await using scene = await IdentityScene.create({ limits: { clientsPerIdentity: 1 } });
+  await scene.client();
+  await scene.client();
+});
+
+verbsTest(
+  "what a policy says of an identity's sessions counts, not the server's limit",
+  async () => {
+    const policy =
+      `rules: [{ match: { organization: Example }, allow: { services: messages, sessions: 2 } }]`;
+    await using scene = await IdentityScene.create({ policy, limits: { clientsPerIdentity: 1 } });
+    await clientOf(scene, "a");
+    await clientOf(scene, "a");
+    assertEquals(await refusal(() => clientOf(scene, "a")), "sessions_per_identity");
+  },
+);
+
+verbsTest("a session's registered memory is set aside for it until it ends", async () => {
+  const share = MESSAGE_BYTES + 65536;
+  const limits = { registeredBytes: share, registeredBytesInAll: 2 * share, lentBytes: 65536 };
+  await using scene = await IdentityScene.create({ limits });
+  const first = await scene.client();
+  await scene.client();
+  assertEquals(await refusal(() => scene.client()), "registered_memory_in_all");
+  await first[Symbol.asyncDispose]();
+  await scene.logged("session ended", 1);
+  await scene.client();
+});
+
+verbsTest(
+  "a session registers what its share leaves beside its messages, and no more",
+  async () => {
+    const limits = { registeredBytes: MESSAGE_BYTES + 65536 };
+    await using scene = await IdentityScene.create({ limits });
+    const { session, memory, files } = await scene.client();
+    assertEquals(session.agreed.welcome.limits.registeredBytes, 65536);
+    await session.during(memory.write(session, 0, new Uint8Array(65536)));
+    const file = `${scene.root}/file`;
+    await randomFile(file, 1000);
+    const put = () => session.during(files.put(session, file, "other"));
+    assertEquals(await refusal(put), "registered_memory");
+    await session.during(memory.write(session, 0, new Uint8Array(65536)));
+  },
+);
+
+verbsTest("a device that has no room left refuses a session before anything is made", async () => {
+  await using scene = await IdentityScene.create({ room: 1 });
+  const first = await scene.client();
+  assertEquals(await refusal(() => scene.client()), "device_full");
+  await first[Symbol.asyncDispose]();
+  await scene.logged("session ended", 1);
+  await scene.client();
+});
+
+Deno.test("a device has room for as many sessions as it has of what is scarcest", () => {
+  const plenty = {
+    maxQueuePairs: 1000,
+    maxProtectionDomains: 1000,
+    maxCompletionQueues: 1000,
+    maxMemoryRegions: 80_000,
+  } as DeviceLimits;
+  assertEquals(sessionRoom(plenty), 1000);
+  assertEquals(sessionRoom({ ...plenty, maxQueuePairs: 7 }), 7);
+  assertEquals(sessionRoom({ ...plenty, maxProtectionDomains: 6 }), 6);
+  assertEquals(sessionRoom({ ...plenty, maxCompletionQueues: 5 }), 5);
+  assertEquals(sessionRoom({ ...plenty, maxMemoryRegions: 35 }), 4);
+});
+
+verbsTest("grants come as fast as they may, and the session goes on", async () => {
+  await using scene = await IdentityScene.create({ limits: { grantsPerSecond: 20 } });
+  const { session, memory } = await scene.client();
+  const started = performance.now();
+  for (let count = 0; count < 40; count++) {
+    await session.during(memory.write(session, 0, new Uint8Array(8)));
+  }
+  const took = performance.now() - started;
+  assert(took > 900, `${took} ms`);
+});
+
+Deno.test("who waits for a turn waits no longer than the session lasts", async () => {
+  const ending = new AbortController();
+  let slowed = 0;
+  const pace = new Pace(1, () => slowed++, ending.signal);
+  await pace.turn();
+  assertEquals(slowed, 0);
+  const waiting = pace.turn();
+  assertEquals(slowed, 1);
+  ending.abort(new LimitError("ended", "the session has ended"));
+  await assertRejects(() => waiting, LimitError);
+});
+
+verbsTest("messages come as fast as they may, and every one is answered", async () => {
+  await using scene = await IdentityScene.create({ limits: { messagesPerSecond: 50 } });
+  const { session, messages } = await scene.client();
+  const started = performance.now();
+  const questions = Array.from({ length: 160 }, (_, index) => new Uint8Array([index]));
+  const answers = Promise.all(questions.map((body) => messages.ask("ECHO", body)));
+  assertEquals(await session.during(answers), questions);
+  const took = performance.now() - started;
+  assert(took > 1000, `${took} ms`);
+});
