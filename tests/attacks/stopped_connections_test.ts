@@ -43,6 +43,7 @@ attackTest<Crowd>({
       // All come from one address here, the honest clients' too: its limits are not the subject.
       ...["--connection-rate", "1000000", "--max-handshakes", "4000"],
       ...["--max-clients", "4000", "--max-clients-per-address", "4000"],
+      ...["--max-registered-in-all", "16GiB"],
     ]);
     await using honest = await openClient(workspace, server);
     const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
