@@ -5,12 +5,12 @@ import type { Device } from "../../lib/rdma/device.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
-import type { QueuePairPath } from "../../lib/session/data_path.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { CarelessDevice, ShallowQueuesDevice } from "./careless_device.ts";
+import { manyReads } from "./careless_path.ts";
 import { askForGrant, grant } from "./lent_memory.ts";
 import { PacketAttacker, reth } from "./packet_attacker.ts";
 import { System, type SystemOptions } from "./system.ts";
@@ -122,18 +122,6 @@ attackTest<SystemOptions>({
     return await deadline(asked, 5000).then(() => false, () => true);
   },
 });
-
-/** A data path that lets its peer have more READs outstanding than any device would. */
-function manyReads(path: QueuePairPath): QueuePairPath {
-  return {
-    failure: path.failure,
-    allocate: () => path.allocate(),
-    connect: (order) => path.connect({ ...order, path: { ...order.path, maxDestRdAtomic: 128 } }),
-    prove: (own, expected) => path.prove(own, expected),
-    request: (service, body) => path.request(service, body),
-    close: () => path.close(),
-  };
-}
 
 // How a device meets these is its own; what the program asks of it is the same.
 if (provider.name === "roce") {

@@ -1,11 +1,11 @@
 /** Attacks by who poses as somebody else: as the server, as the peer of the queue pair, as both ends. */
 import { TlsError } from "../../lib/errors.ts";
-import type { QueuePairPath } from "../../lib/session/data_path.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { protocol } from "../../lib/tls/connection.ts";
 import type { Trust } from "../../lib/tls/trust.ts";
 import { provider } from "../provider.ts";
 import { attackTest } from "./attack.ts";
+import { KNOWN_TO_ALL, unproven } from "./careless_path.ts";
 import {
   authority,
   clientAuthority,
@@ -77,34 +77,19 @@ attackTest<SystemOptions>({
     await attacker.reachFirstMessage();
     // The server's own shows that it awaits one.
     await attacker.message(MessageKind.PROOF);
-    attacker.sendFragment({ kind: MessageKind.PROOF, payload: knownToAll });
+    attacker.sendFragment({ kind: MessageKind.PROOF, payload: KNOWN_TO_ALL });
     attacker.sendFragment({ kind: MessageKind.ECHO });
     const answered = attacker.message(MessageKind.ANSWER).then(() => true);
     return await Promise.race([answered, system.ended(attacker).then(() => false)]);
   },
 });
 
-/** What the attacker can send as a proof. */
-const knownToAll = new Uint8Array(32);
-
-/** A data path that expects what everybody knows. */
-function unproven(path: QueuePairPath): QueuePairPath {
-  return {
-    failure: path.failure,
-    allocate: () => path.allocate(),
-    connect: (order) => path.connect(order),
-    prove: (own) => path.prove(own, knownToAll),
-    request: (service, body) => path.request(service, body),
-    close: () => path.close(),
-  };
-}
-
 /** Whether a client that trusts so gets an answer. */
 async function isServed(system: System, trust: Trust, port = system.port): Promise<boolean> {
   try {
     const server = { hostname: provider.address, port };
     await using client = await system.client({ trust, server });
-    await client.session.during(client.messages.ask("ECHO", knownToAll));
+    await client.session.during(client.messages.ask("ECHO", KNOWN_TO_ALL));
     return true;
   } catch (error) {
     // A client learns of its certificate's fate after its own part of the handshake.

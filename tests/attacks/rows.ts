@@ -38,6 +38,7 @@ const redmark = [
   ["V9", "one protection domain for all clients"],
   ["V10", "on-demand paging is observable"],
   ["A1", "packet injection by impersonation"],
+  ["A2", "driving a QP to the error state"],
   ["A3", "unauthorised memory access"],
   ["A4", "exhaustion by queue pair allocation"],
   ["A6", "RDMA as a means to other attacks"],
