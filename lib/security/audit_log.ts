@@ -6,6 +6,7 @@ import { type Audit, type AuditEntry, auditRefusal } from "./audit.ts";
 import { AuditChain } from "./audit_chain.ts";
 import { AuditFile } from "./audit_file.ts";
 import { type AuditPaths, ensureAuditKey, writeAuditHead } from "./audit_files.ts";
+import { AuditRepeats } from "./audit_repeats.ts";
 import { type AuditTail, auditTail } from "./audit_tail.ts";
 
 const log = logger("audit");
@@ -47,6 +48,9 @@ interface Batch {
  * error, and writing is tried again every second; lines wait in memory meanwhile. After a sync that
  * failed nobody can say what is on disk, so that only a new start helps, which compares file and head.
  *
+ * **Can it be flooded?** By those who are let in, as often as they may come; of others it takes no
+ * more than some lines for each reason (audit_repeats.ts).
+ *
  * **Rotation**: when the file is no longer under its name, the chain goes on in a new one there.
  */
 export class AuditLog implements Audit, AsyncDisposable {
@@ -58,6 +62,7 @@ export class AuditLog implements Audit, AsyncDisposable {
   #writing: Promise<void> | undefined;
   #failure: unknown;
   #lost = 0;
+  readonly #repeats = new AuditRepeats((entry) => this.#queue(entry));
   #loggedSequence = -1;
   readonly #ending = new AbortController();
   readonly #headTimer: number;
@@ -97,9 +102,13 @@ export class AuditLog implements Audit, AsyncDisposable {
   }
 
   record(entry: AuditEntry): Promise<void> {
+    return this.#repeats.counts(entry) ? Promise.resolve() : this.#queue(entry);
+  }
+
+  #queue(entry: AuditEntry): Promise<void> {
     if (this.#waiting.length >= MAX_WAITING) {
       this.#lost += 1;
-      return Promise.reject(auditRefusal());
+      return refused();
     }
     const durable = Promise.withResolvers<void>();
     durable.promise.catch(() => {}); // of interest only to who waits
@@ -118,6 +127,7 @@ export class AuditLog implements Audit, AsyncDisposable {
   /** Writes all that was recorded, and tells the log where the chain ends. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#headTimer);
+    this.#repeats[Symbol.dispose]();
     this.#ending.abort();
     this.#wake();
     await this.#writing;
@@ -237,6 +247,13 @@ function membersOf({ event, session, peer, identity, ...rest }: AuditEntry): str
   const fields = Object.entries({ time: now(), event, session, peer, identity, ...rest });
   const present = fields.filter(([, value]) => value !== undefined);
   return jsonText(Object.fromEntries(present)).slice(1, -1);
+}
+
+/** Of interest only to who waits. */
+function refused(): Promise<never> {
+  const refusal = Promise.reject(auditRefusal());
+  refusal.catch(() => {});
+  return refusal;
 }
 
 function now(): string {

@@ -7,7 +7,7 @@ import { eventually } from "../program.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
 import { AuditScene, FailingDisk } from "./audit_scene.ts";
 
-const entry: AuditEntry = { event: "refused", peer: "10.0.0.1:4433", reason: "policy" };
+const entry: AuditEntry = { event: "ended", peer: "10.0.0.1:4433", reason: "bye" };
 
 async function failureOf(scene: AuditScene): Promise<string> {
   const { code } = await assertRejects(() => AuditLog.open(scene.paths), VerbsealError);
@@ -198,4 +198,22 @@ Deno.test("a log that cannot be written from the start on is an error", async ()
   const elsewhere = { ...scene.paths, file: `${scene.folder}/missing/audit` };
   const other = await assertRejects(() => AuditLog.open(elsewhere), VerbsealError);
   assertEquals(other.code, "audit_unwritable");
+});
+
+Deno.test("who shows no certificate cannot fill the disk: too many refusals are one line", async () => {
+  await using scene = await AuditScene.create();
+  const identity = { subject: "CN=known" };
+  const alike = (count: number, entry: AuditEntry) => Array.from({ length: count }, () => entry);
+  await scene.record(
+    ...alike(200, { event: "refused", reason: "not_tls" }),
+    ...alike(60, { event: "limit", reason: "connection_rate", identity: "anonymous" }),
+    ...alike(60, { event: "refused", reason: "policy", identity }),
+  );
+  const lines = (await scene.read()).map((line) => JSON.parse(line));
+  const count = (wanted: string) => lines.filter(({ reason }) => reason === wanted).length;
+  assertEquals(["not_tls", "connection_rate", "policy"].map(count), [51, 51, 60]);
+  assertEquals(lines.slice(-2).map(({ event, reason, repeated }) => [event, reason, repeated]), [
+    ["refused", "not_tls", 150],
+    ["limit", "connection_rate", 10],
+  ]);
 });
