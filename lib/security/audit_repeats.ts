@@ -21,7 +21,8 @@ export class AuditRepeats implements Disposable {
   counts(entry: AuditEntry): boolean {
     if (!isCheap(entry)) return false;
     this.#timer ??= setTimeout(() => this[Symbol.dispose](), WINDOW_MILLISECONDS);
-    const kind = `${entry.event} ${entry["reason"]}`;
+    const { event, reason, limit } = entry;
+    const kind = `${event} ${reason ?? limit}`;
     const alike = this.#counts.get(kind) ?? { entry, count: 0 };
     this.#counts.set(kind, alike);
     alike.count += 1;
@@ -32,8 +33,8 @@ export class AuditRepeats implements Disposable {
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const { entry: { event, reason }, count } of this.#counts.values()) {
-      if (count > LINES) this.record({ event, reason, repeated: count - LINES });
+    for (const { entry: { event, reason, limit }, count } of this.#counts.values()) {
+      if (count > LINES) this.record({ event, reason, limit, repeated: count - LINES });
     }
     this.#counts.clear();
   }

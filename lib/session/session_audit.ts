@@ -70,15 +70,21 @@ export class SessionAudit {
    */
   async call(service: Service, body: unknown, work: () => Promise<unknown>): Promise<unknown> {
     const call = { service, ...recordedOf(body) };
-    const reply = await work().catch(async (error) => {
-      await this.record("service", { ...call, result: codeOf(error), detail: errorText(error) });
-      throw error;
-    });
+    const reply = await this.#worked(call, work);
     // What was lent to the peer was recorded as it was; that it is taken back tells nothing new.
     if (call.operation !== "withdraw") {
       await this.record("service", { ...call, ...recordedOf(reply), result: "done" });
     }
     return reply;
+  }
+
+  async #worked(call: Record<string, unknown>, work: () => Promise<unknown>): Promise<unknown> {
+    try {
+      return await work();
+    } catch (error) {
+      await this.record("service", { ...call, result: codeOf(error), detail: errorText(error) });
+      throw error;
+    }
   }
 
   #decided(authorize: () => Service[]): Service[] {
