@@ -16,6 +16,7 @@ import { CounterWatch } from "../session/counter_watch.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
 import { Joins } from "../session/joins.ts";
 import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
+import type { SealMode } from "../session/sealing.ts";
 import { Server } from "../session/server.ts";
 import { connectByTls } from "../session/session_queue_pair.ts";
 import { logger } from "../telemetry/log.ts";
@@ -33,6 +34,7 @@ import { stopSignal } from "./stop_signal.ts";
 import { tlsSettings } from "./tls_options.ts";
 import {
   protocolsOf,
+  sealOption,
   type TransportChoice,
   transportOption,
   transportsOf,
@@ -48,6 +50,7 @@ interface ServerOptions extends ServerTlsOptions, ServerAuditOptions {
   readonly port: number;
   readonly root?: string;
   readonly transport: TransportChoice;
+  readonly seal: SealMode;
   readonly device: string;
   readonly connect: Connect;
   readonly cmPort: number;
@@ -69,6 +72,7 @@ export function addServerCommand(program: Command): void {
   addServerAuditOptions(addServerTlsOptions(command))
     .option("--root <directory>", "serve files below this directory; without it, none")
     .addOption(transportOption("rdma"))
+    .addOption(sealOption())
     .addOption(deviceOption())
     .addOption(
       new Option("--connect <way>", "cm: also bring queue pairs up by the connection manager")
@@ -162,6 +166,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     psns: new PsnSource(),
     services: serviceNames(services),
     transports,
+    seal: options.seal,
     ...(transports.includes("ktls")
       ? {
         streams: {

@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import type { Connect } from "../control/messages.ts";
 import { Client } from "../services/client.ts";
+import type { SealMode } from "../session/sealing.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import type { Trust } from "../tls/trust.ts";
 import { openOnFirstUse } from "./first_use.ts";
@@ -8,6 +9,7 @@ import { outputOf } from "./output.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import {
   rekeyOption,
+  sealOption,
   type TransportChoice,
   transportOption,
   transportsOf,
@@ -27,6 +29,7 @@ const defaultPort = 4433;
 
 interface ConnectionOptions extends TrustOptions {
   readonly transport: TransportChoice;
+  readonly seal: SealMode;
   readonly rekeyBytes: number;
   readonly device: string;
   readonly connect: Connect;
@@ -40,6 +43,7 @@ export function sessionCommand(client: Command, name: string): Command {
     .argument("<host>", "server: HOST, HOST:PORT or [IPV6]:PORT", endpoint(defaultPort));
   return addTrustOptions(command)
     .addOption(transportOption("rdma"))
+    .addOption(sealOption())
     .addOption(rekeyOption())
     .addOption(deviceOption())
     .addOption(
@@ -83,6 +87,7 @@ export async function withSession<T>(
       trust,
       ...handshake,
       transports: transportsOf(options.transport),
+      seal: options.seal,
       rekeyBytes: options.rekeyBytes,
       device: options.device,
       connect: options.connect,
@@ -110,6 +115,7 @@ export function sessionFacts({ session: { agreed, port } }: Client) {
   return {
     id,
     transport,
+    seal: agreed.choices.seal,
     local: { provider: port?.provider, device: port?.device, ...numbers(local) },
     remote: { provider: agreed.choices.provider, ...numbers(remote) },
     mtu: path.mtu,

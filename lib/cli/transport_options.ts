@@ -1,6 +1,7 @@
 import { Option } from "commander";
 import type { Transport } from "../control/messages.ts";
 import { TlsError } from "../errors.ts";
+import type { SealMode } from "../session/sealing.ts";
 import { REKEY_BYTES } from "../session/sealing_limit.ts";
 import { logger } from "../telemetry/log.ts";
 import { protocol } from "../tls/connection.ts";
@@ -21,6 +22,16 @@ export function transportOption(preset: TransportChoice): Option {
     "what carries data: rdma, or ktls for TLS connections of their own that the kernel seals; " +
       "any for both, and rdma where the other side has it",
   ).choices(["rdma", "ktls", "any"]).default(preset);
+}
+
+/** Whether what RDMA carries is sealed; TLS seals its own. */
+export function sealOption(): Option {
+  const preset: SealMode = "required";
+  return new Option(
+    "--seal <mode>",
+    "with rdma: required encrypts and authenticates all that it carries; off does neither, " +
+      "where both sides ask for it",
+  ).choices(["required", "off"]).default(preset);
 }
 
 /** When a client replaces its data connection. */

@@ -33,11 +33,11 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { encodeBase64 } from "@std/encoding/base64";
-import { encodeBase64Url } from "@std/encoding/base64url";
-import { ProtocolError, RefusedError, type VerbsealError } from "../errors.ts";
+import { decodeBase64Url, encodeBase64Url } from "@std/encoding/base64url";
+import { IntegrityError, ProtocolError, RefusedError, type VerbsealError } from "../errors.ts";
 import type { Frame } from "./frame.ts";
 import { JoinTokens } from "./join.ts";
-import { type Direction, type KeyContext, KeySchedule } from "./keys.ts";
+import { type Direction, type KeyContext, KeySchedule, type SealKeys } from "./keys.ts";
 import {
   type Choices,
   decode,
@@ -83,6 +83,8 @@ export type Step =
     readonly local: QueuePairNumbers;
     readonly remote: QueuePairNumbers;
     readonly path: AgreedPath;
+    /** The owner's from then on, to wipe; without it the session is not sealed. */
+    readonly seal?: SealKeys;
     /** Private data of a CM connection request. */
     readonly cmToken: Uint8Array;
   }
@@ -99,17 +101,27 @@ export type RandomBytes = (length: number) => Uint8Array<ArrayBuffer>;
 
 const cryptographic: RandomBytes = (length) => crypto.getRandomValues(new Uint8Array(length));
 
+/** Codes of what a server found in the records that came, which it does not refuse but cannot use. */
+const integrityCodes: ReadonlySet<string> = new Set([
+  "record_forged",
+  "record_replayed",
+  "record_out_of_order",
+]);
+
 /**
- * What an ERROR means: to a client, that the server refuses. A client's code is its own affair and
+ * What an ERROR means: to a client, that the server refuses, or cannot use what came. A client's code is its own affair and
  * must not read like a finding of the server's.
  */
 export function peerError(
   side: "client" | "server",
   { code, text }: { readonly code: string; readonly text: string },
 ): VerbsealError {
-  return side === "client"
-    ? new RefusedError(code, text)
-    : new ProtocolError("client_error", `the client gave up: ${code}: ${text}`);
+  if (side === "server") {
+    return new ProtocolError("client_error", `the client gave up: ${code}: ${text}`);
+  }
+  return integrityCodes.has(code)
+    ? new IntegrityError(code, `the server says: ${text}`)
+    : new RefusedError(code, text);
 }
 
 /** Disposing it wipes what keys are made of: it lasts as long as the session. */
@@ -245,6 +257,7 @@ abstract class Exchange implements Disposable {
       },
     };
     const keys = this.#keys ??= this.#deriveKeys();
+    const seal = this.#sealKeys(keys, context);
     this.#tokens = {
       proof: keys.token("proof", this.side, context),
       expected: keys.token("proof", isClient ? "server" : "client", context),
@@ -254,6 +267,7 @@ abstract class Exchange implements Disposable {
       local,
       remote,
       path,
+      ...(seal ? { seal } : {}),
       cmToken: keys.token("cm", "client", context),
     };
   }
@@ -273,6 +287,19 @@ abstract class Exchange implements Disposable {
     return choices.transport === "rdma"
       ? { state: "ALLOCATING", step: { do: "allocate", welcome, choices } }
       : { state: "JOINING", step: { do: "join" } };
+  }
+
+  #sealKeys(keys: KeySchedule, context: KeyContext): SealKeys | undefined {
+    const { session, choices } = this.welcome!;
+    const { seal: cipher } = choices as RdmaChoices;
+    if (cipher === "off") return undefined;
+    return {
+      cipher,
+      session: decodeBase64Url(session),
+      epoch: context.epoch,
+      own: keys.key("seal", this.side, context),
+      peer: keys.key("seal", this.peer, context),
+    };
   }
 
   /** Wipes both secrets. */

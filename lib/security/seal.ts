@@ -131,10 +131,11 @@ export class SessionSeal implements Disposable {
   }
 }
 
-/** Wipes what an order to connect carries, once it was carried out. */
+/** Wipes keys where they still are: those that another thread has got are not here any more. */
 export function wipeKeys({ own, peer }: SealKeys): void {
-  own.fill(0);
-  peer.fill(0);
+  for (const key of [own, peer]) {
+    if (!key.buffer.detached) key.fill(0);
+  }
 }
 
 /** Seals what one side of a channel sends, and opens what the other side sent, in order. */
@@ -186,9 +187,11 @@ export class RecordSeal implements Disposable {
     targetAt: number,
     offset: number,
   ): void {
+    const { sequence } = this.peer;
+    // What came may be shorter than any record.
+    if (length < 0) throw this.#failed(forged(sequence));
     checkRange(source, at, length + RECORD_OVERHEAD);
     checkRange(target, targetAt, length);
-    const { sequence } = this.peer;
     const found = sequenceAt(source.bytes, at);
     if (found !== sequence) throw this.#failed(misplaced(found, sequence));
     const cipher = this.peer.next(offset, length);

@@ -6,6 +6,7 @@ import { type ClientQueuePairs, ClientSession } from "../session/client_session.
 import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
+import type { SealMode } from "../session/sealing.ts";
 import type { ServiceDefinition } from "../session/service.ts";
 import { type Established, streamFields } from "../session/session_path.ts";
 import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
@@ -42,6 +43,8 @@ export interface ClientOptions {
   /** As for {@linkcode selectPort}. */
   readonly device: string;
   readonly connect: Connect;
+  /** Whether what RDMA carries has to be sealed; it has unless told. */
+  readonly seal?: SealMode;
   /** Service port of the server's connection manager. */
   readonly cmPort: number;
   /** Seconds for the connection and the TLS handshake, and again for the exchange. */
@@ -93,6 +96,7 @@ export class Client implements AsyncDisposable {
       }),
     );
     warnOfUserSpace(session.agreed);
+    warnOfUnsealed(session.agreed);
     log.debug("session established", {
       session: session.agreed.session,
       server: endpointText(server),
@@ -110,12 +114,13 @@ export class Client implements AsyncDisposable {
 class QueuePairs implements ClientQueuePairs, Disposable {
   readonly port: PortChoice;
   readonly connect: Connect;
+  readonly seal: SealMode;
   readonly connectQueuePair: ConnectQueuePair;
   readonly #device: Device;
 
   constructor(
     { localAddress, peerAddress }: TlsConnection,
-    { device, connect, cmPort }: ClientOptions,
+    { device, connect, cmPort, seal = "required" }: ClientOptions,
     private readonly services: readonly ServiceDefinition[],
   ) {
     const selection = selectPort(device, localAddress.hostname);
@@ -123,6 +128,7 @@ class QueuePairs implements ClientQueuePairs, Disposable {
     if (connect === "cm") checkManageable(selection.provider, selection.reason);
     this.port = portChoice(selection);
     this.connect = connect;
+    this.seal = seal;
     this.connectQueuePair = connect === "tls"
       ? connectByTls
       : managedClient(peerAddress.hostname, cmPort, localAddress.hostname);
@@ -172,6 +178,14 @@ function warnOfUserSpace(agreed: Established): void {
   });
 }
 
+/** Both sides have asked for it; who did may have forgotten. */
+function warnOfUnsealed(agreed: Established): void {
+  if (agreed.transport !== "rdma" || agreed.choices.seal !== "off") return;
+  log.warning("this session's data can be read and changed on the network: it is not sealed", {
+    remedy: "leave out --seal off, here and at the server",
+  });
+}
+
 /** That `auto` does without an RDMA device is worth a line; what was asked for is not. */
 function logSelection(wanted: string, selection: PortSelection): void {
   const { provider, device, port, gid, reason } = selection;
@@ -185,9 +199,10 @@ async function establishedFacts(agreed: Established): Promise<Record<string, unk
     const { subject, issuer } = await peerIdentity(agreed.peerCertificates[0]!);
     return { ...streamFields(agreed), subject, issuer, verified: "yes" };
   }
-  const { transport, local, remote } = agreed;
+  const { transport, local, remote, choices } = agreed;
   return {
     transport,
+    seal: choices.seal,
     qpn: local.qpn,
     psn: local.psn,
     gid: local.gid,

@@ -14,6 +14,7 @@ import type {
   StreamPath,
 } from "./data_path.ts";
 import { errorMessage, establish } from "./establish.ts";
+import { offeredSeals, type SealMode } from "./sealing.ts";
 import type { Established, SessionPath } from "./session_path.ts";
 import type { ConnectQueuePair, QueuePairTransport } from "./session_queue_pair.ts";
 import type { StreamTransport } from "./stream_link.ts";
@@ -39,6 +40,7 @@ export interface ClientSessionOptions {
 export interface ClientQueuePairs {
   readonly port: PortChoice;
   readonly connect: Connect;
+  readonly seal: SealMode;
   readonly connectQueuePair: ConnectQueuePair;
   readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
 }
@@ -178,7 +180,11 @@ function offersOf({ transports, queuePairs, services }: ClientSessionOptions): O
   return {
     transports: [...transports],
     ...(queuePairs
-      ? { providers: [queuePairs.port.provider], connect: [queuePairs.connect], seal: ["off"] }
+      ? {
+        providers: [queuePairs.port.provider],
+        connect: [queuePairs.connect],
+        seal: offeredSeals(queuePairs.seal),
+      }
       : {}),
     services: [...services],
   };

@@ -1,3 +1,4 @@
+import type { SealKeys } from "../control/keys.ts";
 import type { QueuePairNumbers, Service } from "../control/messages.ts";
 import type { AgreedPath } from "../control/path.ts";
 import type { VerbsealError } from "../errors.ts";
@@ -57,6 +58,8 @@ export interface ConnectOrder {
   readonly local: QueuePairNumbers;
   readonly remote: QueuePairNumbers;
   readonly path: AgreedPath;
+  /** Wiped by who carries the order out; without it the session is not sealed. */
+  readonly seal?: SealKeys;
   /** With `--connect cm`; their PSNs are replaced by those agreed. */
   readonly managed?: ManagedAttributes;
 }

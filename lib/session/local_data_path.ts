@@ -26,6 +26,7 @@ import type {
 } from "./data_path.ts";
 import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
+import { SessionSeal } from "../security/seal.ts";
 import { bringUp } from "./bring_up.ts";
 import { RegisteredBuffer } from "./grants.ts";
 import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
@@ -70,6 +71,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly #servicesByKind = new Map<number, SessionService>();
   readonly #ending = new AbortController();
   #resources: Resources | undefined;
+  #seal: SessionSeal | undefined;
   #pump: Promise<void> = Promise.resolve();
   #proof: { readonly expected: Uint8Array; readonly accept: () => void } | undefined;
   #earlyProof: Uint8Array | undefined;
@@ -102,6 +104,10 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       );
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
+  }
+
+  get seal(): SessionSeal | undefined {
+    return this.#seal;
   }
 
   get signal(): AbortSignal {
@@ -161,7 +167,12 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
 
   // deno-lint-ignore require-await -- a worker's data path answers later
   async connect(order: ConnectOrder): Promise<void> {
-    const { queuePair, messenger } = this.#allocated();
+    const { queuePair, messenger, stack } = this.#allocated();
+    if (order.seal) {
+      const { side } = this.#options;
+      this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail }));
+      messenger.sealWith(stack.use(this.#seal.channel("messages")));
+    }
     bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());
     messenger.grant(order.remote.receives);
     this.#pump = this.#pumpCompletions();

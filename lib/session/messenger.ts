@@ -4,15 +4,20 @@ import type { MemoryRegion } from "../rdma/memory_region.ts";
 import type { ProtectionDomain } from "../rdma/protection_domain.ts";
 import type { QueuePair } from "../rdma/queue_pair.ts";
 import { Opcode, ReceiveWorkRequests, SendFlag, SendWorkRequests } from "../rdma/work_request.ts";
+import { RECORD_OVERHEAD, type RecordSeal } from "../security/seal.ts";
 import type { TokenBucket } from "./token_bucket.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
-/** Bytes of a receive buffer: a fragment's header and its part of the message. */
+/** Bytes of a receive buffer: a fragment's header and its part of the message, sealed or not. */
 export const FRAGMENT_BYTES = 8192;
 
 /** u8 kind, u8 last, u16 credits returned, u32 id, u32 bytes of the message, u32 offset; big-endian. */
 const HEADER_BYTES = 16;
-const PAYLOAD_BYTES = FRAGMENT_BYTES - HEADER_BYTES;
+
+/** Bytes of a message that a fragment takes at most. */
+export function payloadBytes(sealed: boolean): number {
+  return FRAGMENT_BYTES - HEADER_BYTES - (sealed ? RECORD_OVERHEAD : 0);
+}
 
 /** Send work requests that messages have outstanding at most. */
 export const MESSAGE_SENDS = 16;
@@ -67,6 +72,19 @@ export interface MessengerOptions {
   readonly onMessage: (kind: number, id: number, body: Uint8Array) => void;
 }
 
+/** Memory in fragments. */
+interface Buffers {
+  readonly memory: Memory;
+  readonly view: DataView;
+}
+
+/** Where fragments are that are sealed before they are sent, or were opened: out of the device's reach. */
+interface Sealing {
+  readonly seal: RecordSeal;
+  readonly draft: Buffers;
+  readonly opened: Buffers;
+}
+
 interface Outgoing {
   readonly kind: number;
   readonly id: number;
@@ -93,8 +111,9 @@ interface Incoming {
 export class Messenger implements Disposable {
   readonly #resources: DisposableStack;
   readonly #options: MessengerOptions;
-  readonly #received: { region: MemoryRegion; bytes: Uint8Array<ArrayBuffer>; view: DataView };
-  readonly #sent: { region: MemoryRegion; bytes: Uint8Array<ArrayBuffer>; view: DataView };
+  readonly #received: Buffers & { readonly region: MemoryRegion };
+  readonly #sent: Buffers & { readonly region: MemoryRegion };
+  #sealing: Sealing | undefined;
   readonly #receives: ReceiveWorkRequests;
   readonly #sends = new SendWorkRequests(MESSAGE_SENDS);
   readonly #queue: Outgoing[] = [];
@@ -120,7 +139,7 @@ export class Messenger implements Disposable {
     const buffers = (count: number, access: "LOCAL_WRITE"[]) => {
       const memory = building.use(new Memory(count * FRAGMENT_BYTES));
       const region = building.use(options.protectionDomain.registerMemory(memory, access));
-      return { region, bytes: memory.bytes, view: new DataView(memory.bytes.buffer) };
+      return { region, memory, view: new DataView(memory.bytes.buffer) };
     };
     this.#received = buffers(options.receives, ["LOCAL_WRITE"]);
     this.#sent = buffers(MESSAGE_SENDS, []);
@@ -135,6 +154,15 @@ export class Messenger implements Disposable {
         .buffer(slot, address + slot * FRAGMENT_BYTES, FRAGMENT_BYTES, lkey);
     }
     this.#options.queuePair.postReceive(this.#receives, 0, this.#options.receives);
+  }
+
+  /** Seals all fragments from the first on, with the channel of messages; it stays the caller's. */
+  sealWith(seal: RecordSeal): void {
+    const buffer = () => {
+      const memory = this.#resources.use(new Memory(FRAGMENT_BYTES));
+      return { memory, view: new DataView(memory.bytes.buffer) };
+    };
+    this.#sealing = { seal, draft: buffer(), opened: buffer() };
   }
 
   /** The peer has posted this many receives: sending may begin. */
@@ -164,18 +192,18 @@ export class Messenger implements Disposable {
    * Takes a receive's completion.
    *
    * @throws ProtocolError when the peer's fragments do not make up messages, or it had no credit
+   * @throws IntegrityError when this one is not what the peer sealed
    */
   receiveCompleted(slot: number, byteLength: number): void {
-    const at = slot * FRAGMENT_BYTES;
-    const { view, bytes } = this.#received;
-    if (byteLength < HEADER_BYTES) {
-      throw new ProtocolError("fragment", `fragment of ${byteLength} bytes`);
-    }
+    const at = this.#sealing ? 0 : slot * FRAGMENT_BYTES;
+    const length = this.#sealing ? this.#open(this.#sealing, slot, byteLength) : byteLength;
+    const { view, memory } = this.#sealing?.opened ?? this.#received;
+    if (length < HEADER_BYTES) throw new ProtocolError("fragment", `fragment of ${length} bytes`);
     const credits = view.getUint16(at + 2);
     const kind = view.getUint8(at);
     this.#account(kind, credits);
     if (kind !== CREDIT_KIND) {
-      this.#assemble(kind, view, at, bytes.subarray(at + HEADER_BYTES, at + byteLength));
+      this.#assemble(kind, view, at, memory.bytes.subarray(at + HEADER_BYTES, at + length));
     }
     this.#options.queuePair.postReceive(this.#receives, slot);
     // What waits here waits for the very credits that messages of credits bring.
@@ -211,6 +239,13 @@ export class Messenger implements Disposable {
     if (this.#credits > this.#maxCredits || (kind === CREDIT_KIND && credits === 0)) {
       throw new ProtocolError("credits", `${credits} credits, ${this.#maxCredits} in all`);
     }
+  }
+
+  /** A completed receive is the last that the peer could do to its buffer. */
+  #open({ seal, opened }: Sealing, slot: number, byteLength: number): number {
+    const length = byteLength - RECORD_OVERHEAD;
+    seal.open(this.#received.memory, slot * FRAGMENT_BYTES, length, opened.memory, 0, 0);
+    return length;
   }
 
   #assemble(kind: number, view: DataView, at: number, payload: Uint8Array): void {
@@ -275,16 +310,17 @@ export class Messenger implements Disposable {
   /** Sends as much of a message as possible, in as few calls as possible; true when it is complete. */
   #sendFragments(message: Outgoing): boolean {
     const { kind, id, body } = message;
+    const most = payloadBytes(this.#sealing !== undefined);
     do {
       const count = Math.min(
-        Math.max(1, Math.ceil((body.length - message.sent) / PAYLOAD_BYTES)),
+        Math.max(1, Math.ceil((body.length - message.sent) / most)),
         this.#credits - 1,
         this.#freeSlots,
         MESSAGE_SENDS - this.#nextSlot,
       );
       if (count < 1) return false;
       for (let index = 0; index < count; index++) {
-        const end = Math.min(body.length, message.sent + PAYLOAD_BYTES);
+        const end = Math.min(body.length, message.sent + most);
         this.#prepare(this.#nextSlot + index, kind, id, body, message.sent, end);
         message.sent = end;
       }
@@ -301,8 +337,8 @@ export class Messenger implements Disposable {
     start: number,
     end: number,
   ): void {
-    const at = slot * FRAGMENT_BYTES;
-    const { view, bytes, region } = this.#sent;
+    const at = this.#sealing ? 0 : slot * FRAGMENT_BYTES;
+    const { view, memory } = this.#sealing?.draft ?? this.#sent;
     view.setUint8(at, kind);
     view.setUint8(at + 1, end === body.length ? 1 : 0);
     view.setUint16(at + 2, this.#creditsToReturn);
@@ -310,12 +346,22 @@ export class Messenger implements Disposable {
     view.setUint32(at + 4, id);
     view.setUint32(at + 8, body.length);
     view.setUint32(at + 12, start);
-    bytes.set(end - start === body.length ? body : body.subarray(start, end), at + HEADER_BYTES);
+    const payload = end - start === body.length ? body : body.subarray(start, end);
+    memory.bytes.set(payload, at + HEADER_BYTES);
     this.#creditsToReturn = 0;
+    this.#prepareSend(slot, HEADER_BYTES + payload.length);
+  }
+
+  /** Seals the fragment into its slot first, where that is asked for. */
+  #prepareSend(slot: number, length: number): void {
+    const at = slot * FRAGMENT_BYTES;
+    const { memory, region } = this.#sent;
+    this.#sealing?.seal.seal(this.#sealing.draft.memory, 0, length, memory, at, 0);
+    const bytes = this.#sealing ? length + RECORD_OVERHEAD : length;
     this.#unsignalled = (this.#unsignalled + 1) % SIGNAL_EVERY;
     const flags = this.#unsignalled === 0 ? SendFlag.SIGNALED : SendFlag.NONE;
     this.#sends.prepare(slot, WorkRequestId.send(slot), Opcode.SEND, flags)
-      .buffer(slot, region.address + at, HEADER_BYTES + end - start, region.lkey);
+      .buffer(slot, region.address + at, bytes, region.lkey);
   }
 
   #post(count: number): void {

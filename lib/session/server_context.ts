@@ -13,6 +13,7 @@ import type {
 } from "./data_path.ts";
 import type { Joins } from "./joins.ts";
 import type { Limits } from "./limits.ts";
+import type { SealMode } from "./sealing.ts";
 import type { ConnectQueuePair } from "./session_queue_pair.ts";
 
 /** What all sessions of a server share. */
@@ -31,6 +32,7 @@ export interface ServerContext {
   readonly transports: readonly Transport[];
   /** Ways to bring a queue pair up that this server offers. */
   readonly connectQueuePair: Partial<Record<Connect, ConnectQueuePair>>;
+  readonly seal: SealMode;
   /** The port for a client that reached this address of ours. */
   readonly selectPort: (localAddress: string) => PortChoice;
   readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;

@@ -19,6 +19,7 @@ import type { DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts"
 import { errorMessage, establish } from "./establish.ts";
 import { checkManageable } from "./managed_connection.ts";
 import { MESSAGE_BYTES } from "./messenger.ts";
+import { chooseSeal } from "./sealing.ts";
 import type { ServerContext } from "./server_context.ts";
 import { SessionAudit } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
@@ -68,13 +69,7 @@ export class ServerSession {
     try {
       agreed = await this.#establish();
       if (!agreed) return;
-      log.info("session established", {
-        session: agreed.session,
-        peer,
-        ...this.#client.fields,
-        agent: this.#agent,
-        ...this.#facts(agreed),
-      });
+      this.#logEstablished(agreed, peer);
       await this.#audit.record("accepted", { agent: this.#agent, ...this.#facts(agreed) });
       const reason = await this.#serve();
       log.info("session ended", ended({ reason }));
@@ -103,10 +98,27 @@ export class ServerSession {
     if (!this.#loop) this.#cutOff(new VerbsealError("shutdown", "the server is stopping"));
   }
 
+  #logEstablished(agreed: Established, peer: string): void {
+    const { session } = agreed;
+    log.info("session established", {
+      session,
+      peer,
+      ...this.#client.fields,
+      agent: this.#agent,
+      ...this.#facts(agreed),
+    });
+    if (agreed.transport !== "rdma" || agreed.choices.seal !== "off") return;
+    log.warning("this session's data can be read and changed on the network: it is not sealed", {
+      session,
+      peer,
+      remedy: "leave out --seal off, here and at the client",
+    });
+  }
+
   /** What carries the session's data. */
   #facts(agreed: Established): Record<string, unknown> {
     if (agreed.transport === "ktls") return streamFields(agreed);
-    const { transport, local, remote, path } = agreed;
+    const { transport, local, remote, path, choices } = agreed;
     return {
       transport,
       device: this.#port?.device,
@@ -118,6 +130,7 @@ export class ServerSession {
       peerPsn: psnText(remote.psn),
       peerGid: remote.gid,
       mtu: path.mtu,
+      seal: choices.seal,
     };
   }
 
@@ -218,9 +231,7 @@ export class ServerSession {
         `this server connects queue pairs by ${Object.keys(connectQueuePair).join(" or ")} only`,
       );
     }
-    if (!offers.seal!.includes("off")) {
-      throw new RefusedError("seal", "this server cannot seal what RDMA carries");
-    }
+    const seal = chooseSeal(offers.seal!, this.#context.seal);
     const [peerProvider] = offers.providers!;
     const port = this.#context.selectPort(localAddress);
     if (connect === "cm") {
@@ -230,7 +241,7 @@ export class ServerSession {
     }
     this.#port = port;
     this.#peerProvider = peerProvider;
-    return { transport: "rdma", provider: port.provider, connect, seal: "off", services };
+    return { transport: "rdma", provider: port.provider, connect, seal, services };
   }
 
   #openQueuePairPath(welcome: Welcome): QueuePairPath {

@@ -4,6 +4,7 @@ import { RefusedError } from "../errors.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type { Permissions } from "../security/policy.ts";
+import type { SessionSeal } from "../security/seal.ts";
 
 /** Kinds of the messages on a queue pair, by number on the wire. 0 returns credits. */
 export const MessageKind = {
@@ -92,6 +93,8 @@ export interface ServiceAccess {
   ): Promise<void>;
   /** Before each grant to a peer that may not have them as fast as it likes: resolves in its time. */
   readonly grantTurn?: (() => Promise<void>) | undefined;
+  /** Seals what services move; undefined where the session is not sealed, or TLS does it. */
+  readonly seal?: Pick<SessionSeal, "channel"> | undefined;
   /** What services let the peer do. */
   readonly permissions: Permissions;
   /**

@@ -2,6 +2,7 @@ import type { Step } from "../control/exchange.ts";
 import type { QueuePairNumbers, RdmaChoices, Welcome } from "../control/messages.ts";
 import { RdmaError } from "../errors.ts";
 import type { PsnSource } from "../security/psn.ts";
+import { wipeKeys } from "../security/seal.ts";
 import type { ConnectOrder, QueuePairPath } from "./data_path.ts";
 import type { RdmaEstablished } from "./session_path.ts";
 
@@ -69,14 +70,24 @@ export class SessionQueuePair {
     return { ...queuePair, epoch, psn: psns.draw(queuePair.qpn) };
   }
 
-  async connect({ local, remote, path, cmToken }: Step & { do: "connect" }): Promise<void> {
+  async connect(step: Step & { do: "connect" }): Promise<void> {
+    const { do: _, cmToken, ...order } = step;
+    try {
+      await this.#connect(order, cmToken);
+    } finally {
+      if (order.seal) wipeKeys(order.seal);
+    }
+  }
+
+  async #connect(order: ConnectOrder, cmToken: Uint8Array): Promise<void> {
     const allocated = this.#allocated!;
     const { welcome, choices } = allocated;
     const connect = this.transport.connectQueuePair(choices);
-    const link = await connect(allocated.path, { local, remote, path }, cmToken);
+    const link = await connect(allocated.path, order, cmToken);
     if (this.#allocated !== allocated) return link[Symbol.dispose](); // it was closed meanwhile
     allocated.link = link;
     const { session } = welcome;
+    const { local, remote, path } = order;
     this.#agreed = { transport: "rdma", session, local, remote, path, choices, welcome };
   }
 

@@ -53,10 +53,20 @@ class DataWorker {
     method: M,
     ...args: MethodArguments<M>
   ): Promise<MethodResult<M>> {
+    return this.hand([], session, method, ...args);
+  }
+
+  /** The same, and the worker gets these buffers instead of copies of them. */
+  hand<M extends Method>(
+    buffers: ArrayBuffer[],
+    session: number,
+    method: M,
+    ...args: MethodArguments<M>
+  ): Promise<MethodResult<M>> {
     if (this.#death) return Promise.reject(this.#death);
     const call = ++this.#lastCall;
     const answer = Promise.withResolvers<unknown>();
-    this.#worker.postMessage({ call, session, method, args }); // throws what cannot be cloned
+    this.#worker.postMessage({ call, session, method, args }, buffers); // throws what cannot be cloned
     this.#calls.set(call, answer);
     return answer.promise as Promise<MethodResult<M>>;
   }
@@ -148,7 +158,9 @@ class WorkerQueuePairPath extends WorkerDataPath implements QueuePairPath {
   }
 
   connect(order: ConnectOrder): Promise<void> {
-    return this.worker.call(this.session, "connect", order);
+    const { seal } = order;
+    const keys = seal ? [seal.own.buffer, seal.peer.buffer] : [];
+    return this.worker.hand(keys, this.session, "connect", order);
   }
 
   prove(own: Uint8Array, expected: Uint8Array): Promise<void> {

@@ -17,6 +17,7 @@ import type { QueuePairPath } from "../../lib/session/data_path.ts";
 import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { LocalDataPath } from "../../lib/session/local_data_path.ts";
+import type { SealMode } from "../../lib/session/sealing.ts";
 import { Server } from "../../lib/session/server.ts";
 import type { ServiceDefinition } from "../../lib/session/service.ts";
 import { createAuthority } from "../../lib/tls/authority.ts";
@@ -78,6 +79,8 @@ export interface SystemOptions {
     definitions: readonly ServiceDefinition[],
     root: string,
   ) => readonly ServiceDefinition[];
+  /** Nothing is sealed unless told: the other countermeasures hold by themselves. */
+  readonly seal?: SealMode;
   /** A session's data path, from that which it would have. */
   readonly dataPath?: (path: QueuePairPath) => QueuePairPath;
 }
@@ -96,6 +99,7 @@ export class System implements AsyncDisposable {
     device: Device,
     clientDevice: Device,
     log: CapturedLog,
+    private readonly seal: SealMode,
     private readonly stack: AsyncDisposableStack,
   ) {
     this.#listener = listener;
@@ -121,7 +125,15 @@ export class System implements AsyncDisposable {
     const running = await run(options, listener, device, root);
     building.defer(running);
     const clientDevice = building.use(openDevice(provider.device, { standardPort: false }));
-    return new System(root, listener, device, clientDevice, log, building.move());
+    return new System(
+      root,
+      listener,
+      device,
+      clientDevice,
+      log,
+      options.seal ?? "off",
+      building.move(),
+    );
   }
 
   get port(): number {
@@ -130,7 +142,8 @@ export class System implements AsyncDisposable {
 
   /** A client that can stop or lie at any step; it has finished the TLS handshake. */
   connect(): Promise<HostileClient> {
-    return HostileClient.connect(this, authority, this.clientDevice);
+    const seal = this.seal === "off" ? "off" : "aes-256-gcm";
+    return HostileClient.connect(this, authority, this.clientDevice, undefined, seal);
   }
 
   /** The same, with a session. */
@@ -147,6 +160,7 @@ export class System implements AsyncDisposable {
       trust: { authorities: [authority] },
       device: provider.device,
       connect: "tls",
+      seal: this.seal,
       cmPort: 4791,
       handshakeSeconds: 10,
       agent: "test",
@@ -197,6 +211,7 @@ async function run(
     services: serviceNames(offered),
     ...(policy ? { policy: () => policy } : {}),
     transports: ["rdma"],
+    seal: options.seal ?? "off",
     connectQueuePair: { tls: connectByTls },
     selectPort: portChooser(provider.device),
     openDataPath: (path) => {

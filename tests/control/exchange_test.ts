@@ -158,6 +158,50 @@ Deno.test("proofs depend on both secrets and on the transcript", () => {
   );
 });
 
+const sealedHello: typeof hello = { ...hello, offers: { ...hello.offers, seal: ["aes-256-gcm"] } };
+const sealedConditions: typeof conditions = {
+  ...conditions,
+  choices: { ...conditions.choices, seal: "aes-256-gcm" },
+};
+
+Deno.test("each side seals with the key that the other opens with, and the two keys differ", () => {
+  const done = converse(new ClientExchange(sealedHello), new ServerExchange(), sealedConditions);
+  const client = step(done.client, "connect").seal!;
+  const server = step(done.server, "connect").seal!;
+  assertEquals([client.own, client.peer], [server.peer, server.own]);
+  assertNotEquals(client.own, client.peer);
+  assertEquals([client.cipher, client.epoch, client.session.length], ["aes-256-gcm", 0, 16]);
+  assertEquals(server.session, client.session);
+  const proofs = step(done.client, "prove");
+  for (const key of [client.own, client.peer]) {
+    assertNotEquals(key, proofs.own);
+    assertNotEquals(key, proofs.expected);
+  }
+});
+
+Deno.test("there are no keys for what nobody seals", () => {
+  const done = converse(new ClientExchange(hello), new ServerExchange());
+  assertEquals(step(done.client, "connect").seal, undefined);
+  assertEquals(step(done.server, "connect").seal, undefined);
+});
+
+Deno.test("a client that seals does not take a server's word that nothing has to be", () => {
+  assertThrows(
+    () => converse(new ClientExchange(sealedHello), new ServerExchange(), conditions),
+    ProtocolError,
+    "what was not offered",
+  );
+});
+
+Deno.test("what a server found forged is a failure of integrity to the client too", () => {
+  for (const code of ["record_forged", "record_replayed", "record_out_of_order"]) {
+    const client = new ClientExchange(hello);
+    client.start();
+    const error = encode({ name: "ERROR", body: { code, text: "the sealed record 3" } });
+    assertThrows(() => client.receive(error), IntegrityError, "the sealed record 3");
+  }
+});
+
 Deno.test("secrets are wiped once the keys are derived", () => {
   const secrets: Uint8Array[] = [];
   const keep: RandomBytes = (length) => {

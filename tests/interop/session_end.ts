@@ -82,6 +82,7 @@ export class ServerEnd implements AsyncDisposable {
       psns: new PsnSource(),
       services: serviceNames(services),
       transports: ["rdma"],
+      seal: "required",
       connectQueuePair: { tls: connectByTls },
       // Without the memory of portChooser: the interface's MTU changes between sessions.
       selectPort: (localAddress) => portChoice(selectPort(device, localAddress)),

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
+import type { SealMode } from "../../lib/session/sealing.ts";
 import { openClient } from "../client.ts";
 import { serverTest } from "../own_server.ts";
-import { randomFile, sha256 } from "../program.ts";
+import { randomFile, type RunningServer, sha256, type Workspace } from "../program.ts";
 
 serverTest("the program asks, writes, puts and gets", async (workspace, server) => {
   const echo = await workspace.client(server, "echo", ["hello"]);
@@ -21,8 +22,16 @@ serverTest("the program asks, writes, puts and gets", async (workspace, server) 
   assertEquals(hashes, hashes.map(() => put.records[0]?.sha256));
 });
 
-serverTest("a session answers messages, and moves memory and files", async (workspace, server) => {
-  await using client = await openClient(workspace, server);
+for (const seal of ["required", "off"] as const) {
+  serverTest(
+    `a session answers messages, and moves memory and files, sealed: ${seal}`,
+    (workspace, server) => useAll(workspace, server, seal),
+    ["--seal", seal],
+  );
+}
+
+async function useAll(workspace: Workspace, server: RunningServer, seal: SealMode): Promise<void> {
+  await using client = await openClient(workspace, server, { seal });
   const { session, messages, memory, files } = client;
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   const ask = (question: "ECHO" | "REVERSE" | "TIME", body: Uint8Array) =>
@@ -62,4 +71,4 @@ serverTest("a session answers messages, and moves memory and files", async (work
   }
   const left = [...Deno.readDirSync(workspace.root)].map(({ name }) => name);
   assertEquals(left.filter((name) => name.startsWith(".")), []);
-});
+}

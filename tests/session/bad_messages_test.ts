@@ -66,7 +66,29 @@ const fragments: [what: string, reason: string, send: (client: HostileClient) =>
   ],
 ];
 
-for (const [what, reason, send] of fragments) {
+// Records that are not what the client sealed: whoever can inject packets can do that.
+
+const records: [what: string, reason: string, send: (client: HostileClient) => void][] = [
+  ["a record that was replayed", "record_replayed", (client) => {
+    client.sendFragment({ kind: MessageKind.ECHO });
+    client.sendRaw(client.lastRecord.slice(0, 40));
+  }],
+  ["a record that nobody sealed", "record_forged", (client) => {
+    // 0 was the proof.
+    client.sendRaw(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 1, ...new Uint8Array(32)));
+  }],
+  ["a record before its turn", "record_out_of_order", (client) => {
+    client.sendRaw(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 2, ...new Uint8Array(32)));
+  }],
+  ["what is too short for a record", "record_forged", (client) => {
+    client.sendRaw(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 1, 0));
+  }],
+  ["a fragment that is not sealed", "record_out_of_order", (client) => {
+    client.sendRaw(Uint8Array.of(MessageKind.ECHO, 1, ...new Uint8Array(40)));
+  }],
+];
+
+for (const [what, reason, send] of [...fragments, ...records]) {
   attackTest(what, reason, async (client) => {
     await client.establish();
     send(client);
@@ -120,7 +142,7 @@ verbsTest(
     const memory = () =>
       Number(/VmRSS:\s+(\d+)/.exec(Deno.readTextFileSync(`/proc/${scene.server.pid}/status`))![1]);
     const before = memory();
-    const payload = new Uint8Array(FRAGMENT_BYTES - 16);
+    const payload = new Uint8Array(client.payloadBytes);
     const flood = (async () => {
       for (let count = 0; count < 100_000; count++) {
         client.sendFragment({ kind: MessageKind.ECHO, id: count, payload });

@@ -1,4 +1,5 @@
 /** A client that can stop or lie at any step: TLS, exchange, queue pair, messages and transfers. */
+import { Memory } from "../../ffi/memory.ts";
 import { ClientExchange, type Step } from "../../lib/control/exchange.ts";
 import { type Frame, FrameDecoder, type FrameName, makeFrame } from "../../lib/control/frame.ts";
 import {
@@ -6,6 +7,7 @@ import {
   encode,
   type Message,
   type QueuePairNumbers,
+  type Seal,
   type Service,
 } from "../../lib/control/messages.ts";
 import type { RdmaError } from "../../lib/errors.ts";
@@ -14,7 +16,8 @@ import { selectPort } from "../../lib/rdma/provider.ts";
 import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
 import { portChoice } from "../../lib/services/port_choice.ts";
 import { bringUp } from "../../lib/session/bring_up.ts";
-import { FRAGMENT_BYTES } from "../../lib/session/messenger.ts";
+import { RECORD_OVERHEAD, type RecordSeal, SessionSeal } from "../../lib/security/seal.ts";
+import { FRAGMENT_BYTES, payloadBytes } from "../../lib/session/messenger.ts";
 import { MessageKind, type RemoteBuffer } from "../../lib/session/service.ts";
 import { endpointText, protocol } from "../../lib/tls/connection.ts";
 import { closeAtOnce } from "../../lib/tls/deno_connection.ts";
@@ -66,16 +69,7 @@ export class HostileClient implements Disposable {
   readonly #device: Device;
   readonly #decoder = new FrameDecoder();
   readonly #frames: Frame[] = [];
-  readonly #exchange = new ClientExchange({
-    offers: {
-      transports: ["rdma"],
-      providers: [provider.name],
-      connect: ["tls"],
-      seal: ["off"],
-      services: ["messages", "memory", "files"],
-    },
-    agent: "hostile",
-  });
+  readonly #exchange: ClientExchange;
   readonly #arrivals: Arrival[] = [];
   readonly #failure = Promise.withResolvers<RdmaError>();
   #arrival = Promise.withResolvers<void>();
@@ -86,23 +80,44 @@ export class HostileClient implements Disposable {
   #completed = 0;
   #lastRequest = 0;
 
-  private constructor(tls: Deno.TlsConn, device: Device) {
+  #seal: SessionSeal | undefined;
+  /** Of the messages, if they are sealed. */
+  #channel: RecordSeal | undefined;
+  readonly #draft = new Memory(FRAGMENT_BYTES);
+  readonly #opened = new Memory(FRAGMENT_BYTES);
+
+  private constructor(tls: Deno.TlsConn, device: Device, seal: Seal) {
     this.#tls = tls;
     this.#device = device;
+    this.#exchange = new ClientExchange({
+      offers: {
+        transports: ["rdma"],
+        providers: [provider.name],
+        connect: ["tls"],
+        seal: [seal],
+        services: ["messages", "memory", "files"],
+      },
+      agent: "hostile",
+    });
     this.peer = endpointText(tls.localAddr);
   }
 
-  /** Finishes the TLS handshake. */
+  /**
+   * Finishes the TLS handshake.
+   *
+   * @param seal what it offers to seal with, and does as long as it does not lie
+   */
   static async connect(
     server: { readonly port: number },
     authority: string,
     device: Device,
     alpnProtocols = [protocol],
+    seal: Seal = "aes-256-gcm",
   ): Promise<HostileClient> {
     const options = { hostname: provider.address, port: server.port, caCerts: [authority] };
     const tls = await Deno.connectTls({ ...options, alpnProtocols });
     await tls.handshake();
-    return new HostileClient(tls, device);
+    return new HostileClient(tls, device, seal);
   }
 
   /** Its name in the server's log. */
@@ -154,6 +169,11 @@ export class HostileClient implements Disposable {
   async bringUp(epoch = 0): Promise<void> {
     await this.#receive();
     const end = this.#end!;
+    const { seal } = this.#connect!;
+    if (seal) {
+      this.#seal = new SessionSeal(seal, { side: "client", fail: () => {} });
+      this.#channel = this.#seal.channel("messages");
+    }
     bringUp(end.queuePair, this.#port, this.#connect!, () => this.#postReceives());
     this.#pump();
     if (epoch === 0) await this.#take(this.#exchange.connected());
@@ -180,24 +200,58 @@ export class HostileClient implements Disposable {
     await this.message(MessageKind.PROOF);
   }
 
-  /** Sends a fragment; what is not said is as in a message of one fragment. */
+  /** The channel of one of its transfers, where the session is sealed. */
+  channel(channel: "files" | "memory", transfer: number): RecordSeal | undefined {
+    return this.#seal?.channel(channel, transfer);
+  }
+
+  /** Bytes that a fragment's payload may have. */
+  get payloadBytes(): number {
+    return payloadBytes(this.#channel !== undefined);
+  }
+
+  /**
+   * Sends a fragment; what is not said is as in a message of one fragment. It is sealed as it is,
+   * unless it is larger than a record in a receive buffer can be.
+   */
   sendFragment(fragment: Fragment): void {
     const { kind, last = true, credits = 0, id = 1, payload = new Uint8Array(0) } = fragment;
     const { total = payload.length, offset = 0, bytes = 16 + payload.length } = fragment;
     const { memory, region, sends, queuePair } = this.#end!;
     const slot = this.#sent++ % SLOTS;
     const at = SEND_BASE + slot * FRAGMENT_BYTES;
-    const header = new DataView(memory.bytes.buffer, at);
+    const header = new DataView(this.#draft.bytes.buffer);
     header.setUint8(0, kind);
     header.setUint8(1, last ? 1 : 0);
     header.setUint16(2, credits);
     header.setUint32(4, id);
     header.setUint32(8, total);
     header.setUint32(12, offset);
-    memory.bytes.set(payload, at + 16);
+    this.#draft.bytes.set(payload, 16);
+    const channel = bytes > this.payloadBytes + 16 ? undefined : this.#channel;
+    if (channel) channel.seal(this.#draft, 0, bytes, memory, at, 0);
+    else memory.bytes.set(this.#draft.bytes, at);
+    const length = channel ? bytes + RECORD_OVERHEAD : bytes;
     sends.prepare(slot, slot, Opcode.SEND, SendFlag.SIGNALED)
-      .buffer(slot, region.address + at, bytes, region.lkey);
+      .buffer(slot, region.address + at, length, region.lkey);
     queuePair.postSend(sends, slot);
+  }
+
+  /** Sends bytes as they are, sealed or not. */
+  sendRaw(bytes: Uint8Array): void {
+    const { memory, region, sends, queuePair } = this.#end!;
+    const slot = this.#sent++ % SLOTS;
+    const at = SEND_BASE + slot * FRAGMENT_BYTES;
+    memory.bytes.set(bytes, at);
+    sends.prepare(slot, slot, Opcode.SEND, SendFlag.SIGNALED)
+      .buffer(slot, region.address + at, bytes.length, region.lkey);
+    queuePair.postSend(sends, slot);
+  }
+
+  /** The record that it sent last. */
+  get lastRecord(): Uint8Array {
+    const at = SEND_BASE + ((this.#sent - 1) % SLOTS) * FRAGMENT_BYTES;
+    return this.#end!.memory.bytes.slice(at, at + FRAGMENT_BYTES);
   }
 
   /** Resolves when all that was sent is acknowledged. */
@@ -324,6 +378,10 @@ export class HostileClient implements Disposable {
 
   [Symbol.dispose](): void {
     this.dropQueuePair();
+    this.#channel?.[Symbol.dispose]();
+    this.#seal?.[Symbol.dispose]();
+    this.#draft[Symbol.dispose]();
+    this.#opened[Symbol.dispose]();
     this.vanish();
   }
 
@@ -363,9 +421,20 @@ export class HostileClient implements Disposable {
     queuePair.postReceive(receives, 0, SLOTS);
   }
 
+  #opening(slot: number, byteLength: number): Arrival {
+    const { memory } = this.#end!;
+    const at = slot * FRAGMENT_BYTES;
+    const length = byteLength - RECORD_OVERHEAD;
+    this.#channel?.open(memory, at, length, this.#opened, 0, 0);
+    const header = this.#channel
+      ? new DataView(this.#opened.bytes.buffer)
+      : new DataView(memory.bytes.buffer, at);
+    return { kind: header.getUint8(0), id: header.getUint32(4) };
+  }
+
   /** Notes what comes; a receive is posted again at once. */
   async #pump(): Promise<void> {
-    const { queue, memory, receives, queuePair } = this.#end!;
+    const { queue, receives, queuePair } = this.#end!;
     for (let count = await queue.next(); count > 0; count = await queue.next()) {
       for (let index = 0; index < count; index++) {
         if (!queue.completions.succeeded(index)) {
@@ -374,8 +443,7 @@ export class HostileClient implements Disposable {
         const id = queue.completions.wrId(index);
         if (id < SLOTS) this.#completed += 1;
         else {
-          const header = new DataView(memory.bytes.buffer, (id - SLOTS) * FRAGMENT_BYTES);
-          this.#arrivals.push({ kind: header.getUint8(0), id: header.getUint32(4) });
+          this.#arrivals.push(this.#opening(id - SLOTS, queue.completions.byteLength(index)));
           queuePair.postReceive(receives, id - SLOTS);
         }
       }

@@ -93,6 +93,7 @@ export class IdentityScene implements AsyncDisposable {
       ...(policy ? { policy: () => this.policy! } : {}),
       checkRevocation: (connection) => this.checkRevocation(connection),
       transports: ["rdma"],
+      seal: "required",
       connectQueuePair: { tls: connectByTls },
       selectPort: (address) => ({
         ...choosePort(address),

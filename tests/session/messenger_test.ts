@@ -1,11 +1,21 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
+import { Buffer } from "node:buffer";
 import fc from "fast-check";
+import type { Memory } from "../../ffi/memory.ts";
+import type { ProtectionDomain } from "../../lib/rdma/protection_domain.ts";
 import { ProtocolError, VerbsealError } from "../../lib/errors.ts";
-import { FRAGMENT_BYTES, Messenger, type MessengerOptions } from "../../lib/session/messenger.ts";
+import type { RecordSeal } from "../../lib/security/seal.ts";
+import {
+  FRAGMENT_BYTES,
+  Messenger,
+  type MessengerOptions,
+  payloadBytes,
+} from "../../lib/session/messenger.ts";
 import { TokenBucket } from "../../lib/session/token_bucket.ts";
 import { WorkRequestId } from "../../lib/session/work_request_id.ts";
 import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
+import { SealedPair } from "../security/sealed_pair.ts";
 import { type ReliableEnd, ReliablePair, verbsTest } from "../rdma/resources.ts";
 
 const RECEIVES = 8;
@@ -25,12 +35,18 @@ function hashOf(body: Uint8Array): string {
 /** One side: a messenger on an end, and what came. */
 class Side implements Disposable {
   readonly received: Received[] = [];
+  /** What the device could read or write. */
+  readonly registered: Memory[] = [];
   readonly messenger: Messenger;
   #arrival = Promise.withResolvers<void>();
 
-  constructor(readonly end: ReliableEnd, options: Partial<MessengerOptions> = {}) {
+  constructor(
+    readonly end: ReliableEnd,
+    options: Partial<MessengerOptions> = {},
+    seal?: RecordSeal,
+  ) {
     this.messenger = new Messenger({
-      protectionDomain: end.protectionDomain,
+      protectionDomain: this.#recording(end.protectionDomain),
       queuePair: end.queuePair,
       receives: RECEIVES,
       messageBytes: MESSAGE_BYTES,
@@ -42,7 +58,19 @@ class Side implements Disposable {
       },
       ...options,
     });
+    if (seal) this.messenger.sealWith(seal);
     this.messenger.postReceives();
+  }
+
+  #recording(protectionDomain: ProtectionDomain): ProtectionDomain {
+    return {
+      registerMemory: (memory, ...rest) => {
+        this.registered.push(memory);
+        return protectionDomain.registerMemory(memory, ...rest);
+      },
+      createQueuePair: (options) => protectionDomain.createQueuePair(options),
+      [Symbol.dispose]: () => protectionDomain[Symbol.dispose](),
+    };
   }
 
   /** Takes completions until the queue is disposed. */
@@ -77,6 +105,7 @@ const messages = fc.array(
     id: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
     bytes: fc.oneof(
       fc.constantFrom(0, 1, FRAGMENT_BYTES - 16, FRAGMENT_BYTES - 15, 300_000),
+      fc.constantFrom(payloadBytes(true), payloadBytes(true) + 1),
       fc.integer({ min: 0, max: 40_000 }),
     ),
   }),
@@ -96,32 +125,65 @@ function send(side: Side, sent: { kind: number; id: number; bytes: number }[]): 
   });
 }
 
+for (const how of ["sealed", "as they are"]) {
+  verbsTest(
+    `messages of any size arrive whole and in order, both ways at once, within the credits, ${how}`,
+    async () => await arriveWhole(how === "sealed"),
+  );
+}
+
+async function arriveWhole(sealed: boolean): Promise<void> {
+  await fc.assert(
+    fc.asyncProperty(messages, messages, async (toServer, toClient) => {
+      using pair = new ReliablePair();
+      using seals = new SealedPair();
+      using client = new Side(
+        pair.client,
+        {},
+        sealed ? seals.client.channel("messages") : undefined,
+      );
+      using server = new Side(
+        pair.server,
+        {},
+        sealed ? seals.server.channel("messages") : undefined,
+      );
+      client.messenger.grant(RECEIVES);
+      server.messenger.grant(RECEIVES);
+      const pumps = Promise.all([client.pump(), server.pump()]);
+      const fromClient = send(client, toServer);
+      const fromServer = send(server, toClient);
+      await Promise.race([
+        pumps,
+        Promise.all([
+          server.receivedCount(fromClient.length),
+          client.receivedCount(fromServer.length),
+        ]),
+      ]);
+      assertEquals(server.received, fromClient);
+      assertEquals(client.received, fromServer);
+      pumps.catch(() => {}); // they end with their queues, when the pair does
+    }),
+    { numRuns: 15 },
+  );
+}
+
 verbsTest(
-  "messages of any size arrive whole and in order, both ways at once, within the credits",
+  "what was sealed stands nowhere in the memory that is sent, nor what was opened",
   async () => {
-    await fc.assert(
-      fc.asyncProperty(messages, messages, async (toServer, toClient) => {
-        using pair = new ReliablePair();
-        using client = new Side(pair.client);
-        using server = new Side(pair.server);
-        client.messenger.grant(RECEIVES);
-        server.messenger.grant(RECEIVES);
-        const pumps = Promise.all([client.pump(), server.pump()]);
-        const fromClient = send(client, toServer);
-        const fromServer = send(server, toClient);
-        await Promise.race([
-          pumps,
-          Promise.all([
-            server.receivedCount(fromClient.length),
-            client.receivedCount(fromServer.length),
-          ]),
-        ]);
-        assertEquals(server.received, fromClient);
-        assertEquals(client.received, fromServer);
-        pumps.catch(() => {}); // they end with their queues, when the pair does
-      }),
-      { numRuns: 15 },
-    );
+    using pair = new ReliablePair();
+    using seals = new SealedPair();
+    using client = new Side(pair.client, {}, seals.client.channel("messages"));
+    using server = new Side(pair.server, {}, seals.server.channel("messages"));
+    client.messenger.grant(RECEIVES);
+    const pumps = Promise.all([client.pump(), server.pump()]);
+    const text = "plain text that must not be seen";
+    client.messenger.send(7, 1, new TextEncoder().encode(text.repeat(1000)));
+    await Promise.race([pumps, server.receivedCount(1)]);
+    assertEquals(server.received[0]?.bytes, 1000 * text.length);
+    const registered = [...client.registered, ...server.registered];
+    assertEquals(registered.length, 4);
+    for (const { bytes } of registered) assertEquals(Buffer.from(bytes.buffer).indexOf(text), -1);
+    pumps.catch(() => {}); // they end with their queues, when the pair does
   },
 );
 

@@ -5,6 +5,7 @@ import { deadline } from "@std/async/deadline";
 import { RdmaError, VerbsealError } from "../../lib/errors.ts";
 import type { QueuePairPath, QueuePairPathOptions } from "../../lib/session/data_path.ts";
 import { WorkerPool } from "../../lib/session/worker_pool.ts";
+import { clientKeys } from "../security/sealed_pair.ts";
 import { startWorkers } from "../../lib/services/server_services.ts";
 
 const options: QueuePairPathOptions = {
@@ -46,6 +47,18 @@ Deno.test("another worker takes the place of one that died", async () => {
   await assertRejects(() => first.allocate(), VerbsealError, "died of allocate");
   const second = pool.openDataPath(options);
   await assertRejects(() => second.request("files", {}), VerbsealError, "died of request");
+});
+
+Deno.test("keys go to the worker and leave no copy behind", async () => {
+  await using pool = failingWorkers();
+  const path = pool.openDataPath(options);
+  const numbers = { epoch: 0, qpn: 17, psn: 1, gid: "::1", gidType: "RoCE v2", lid: 0 } as const;
+  const limits = { mtu: 1024, maxRdAtomic: 1, maxDestRdAtomic: 1, receives: 2 } as const;
+  const keys = clientKeys();
+  const local = { ...numbers, ...limits };
+  const order = { local, remote: local, path: limits, seal: keys };
+  await assertRejects(() => path.connect(order), VerbsealError, "died of connect");
+  assertEquals([keys.own.buffer.detached, keys.peer.buffer.detached], [true, true]);
 });
 
 /** Real workers with the embedded provider on an address that no other test uses. */

@@ -59,6 +59,7 @@ export class HandshakeScene implements AsyncDisposable {
       psns: new PsnSource(),
       services: [],
       transports: [],
+      seal: "required",
       connectQueuePair: {},
       selectPort: unreached,
       openDataPath: unreached,
