@@ -204,7 +204,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     };
     output.result({ listening: { ...facts, ...addresses } }, "");
   }
-  tls.keep(messageListener ? [listener, messageListener] : [listener]);
+  tls.keep(messageListener ? [listener, messageListener] : [listener], audit);
   await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
   // Whether or not it can be written: the server ends.
   await audit?.record({ event: "stopped" }).catch(() => {});

@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import { delay } from "@std/async/delay";
 import { toPlainError, UsageError } from "../errors.ts";
+import type { Audit } from "../security/audit.ts";
 import { loadPolicy } from "../security/policy_file.ts";
 import type { Policy } from "../security/policy.ts";
 import { logger } from "../telemetry/log.ts";
@@ -87,6 +88,7 @@ export class ServerTls implements Disposable {
   #reloading: Promise<void> | undefined;
   #again = false;
   #ended = false;
+  #audit: Audit | undefined;
 
   private constructor(
     options: ServerTlsOptions,
@@ -171,9 +173,10 @@ export class ServerTls implements Disposable {
       });
   }
 
-  /** Keeps these listeners as the files say from now on. */
-  keep(listeners: readonly TlsListener[]): void {
+  /** Keeps these listeners as the files say from now on, and records each change. */
+  keep(listeners: readonly TlsListener[], audit: Audit | undefined): void {
     this.#listeners = listeners;
+    this.#audit = audit;
     this.#warnOfExpiry();
     const timer = setInterval(() => this.#warnOfExpiry(), expiryMilliseconds);
     this.#running.defer(() => clearInterval(timer));
@@ -209,6 +212,7 @@ export class ServerTls implements Disposable {
           continue;
         }
         const { code, message, remedy } = toPlainError(error);
+        this.#record({ what, result: code, detail: message });
         return log.error(`${what} were not read again: those of before stay in use`, {
           reason: code,
           detail: message,
@@ -228,6 +232,7 @@ export class ServerTls implements Disposable {
     this.#credentials = credentials;
     const { fingerprint256, validTo } = credentials.certificate;
     log.info("certificates read again", { fingerprint: fingerprint256, validTo });
+    this.#record({ what: "certificates", result: "done", fingerprint: fingerprint256 });
     this.#warnOfExpiry();
   }
 
@@ -236,6 +241,11 @@ export class ServerTls implements Disposable {
     if (file === undefined) return;
     this.#policy = await this.#loadPolicy();
     log.info("policy read again", { file });
+    this.#record({ what: "policy", result: "done", file });
+  }
+
+  #record(facts: Record<string, unknown>): void {
+    this.#audit?.record({ ...facts, event: "configuration" }).catch(() => {});
   }
 
   #warnOfExpiry(): void {

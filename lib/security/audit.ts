@@ -21,7 +21,9 @@ export type AuditEvent =
   | "recovery"
   /** A limit was hit. */
   | "limit"
-  /** The log itself: lines that could not be written, or what a crash left behind. */
+  /** Certificates or the policy were read again. */
+  | "configuration"
+  /** The log itself: lines that could not be written, what a crash left behind, that others changed it. */
   | "audit";
 
 /** One event. Values are plain data, and never secrets. */

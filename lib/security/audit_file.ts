@@ -36,9 +36,7 @@ export class AuditFile {
       const file = await open(path, { append: true, create: true, mode: AUDIT_MODE });
       try {
         if (!await file.tryLock(true)) throw inUse(path);
-        // Without it a file that was just made could be gone after a power failure.
-        using folder = await Deno.open(dirname(path));
-        await folder.sync();
+        await syncFolder(dirname(path));
         const { dev, ino, size } = await file.stat();
         return new AuditFile(path, file, dev, ino, size);
       } catch (error) {
@@ -66,13 +64,19 @@ export class AuditFile {
     return this.#broken;
   }
 
-  /** Whether another file, or none, is under its name by now. */
-  async movedAway(): Promise<boolean> {
+  /**
+   * What has become of the file under its name: `moved` when another one is there, or none, `changed`
+   * when it has not the bytes that were written; that is said once.
+   */
+  async look(): Promise<"same" | "moved" | "changed"> {
     try {
-      const { dev, ino } = await Deno.stat(this.path);
-      return dev !== this.dev || ino !== this.ino;
+      const { dev, ino, size } = await Deno.stat(this.path);
+      if (dev !== this.dev || ino !== this.ino) return "moved";
+      if (size === this.bytes) return "same";
+      this.bytes = size;
+      return "changed";
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return true;
+      if (error instanceof Deno.errors.NotFound) return "moved";
       throw error;
     }
   }
@@ -104,6 +108,12 @@ export class AuditFile {
   close(): void {
     this.file.close();
   }
+}
+
+/** Without it a file that was just made could be gone after a power failure. */
+async function syncFolder(path: string): Promise<void> {
+  using folder = await Deno.open(path);
+  await folder.sync().catch(() => {}); // some file systems cannot
 }
 
 function inUse(path: string): VerbsealError {

@@ -174,7 +174,7 @@ export class AuditLog implements Audit, AsyncDisposable {
   }
 
   async #step(): Promise<void> {
-    if (!this.#batch) await this.#followRotation();
+    if (!this.#batch) await this.#lookAtFile();
     this.#batch ??= this.#nextBatch();
     await this.#writeBatch(this.#batch);
     this.#batch = undefined;
@@ -183,9 +183,18 @@ export class AuditLog implements Audit, AsyncDisposable {
     this.#headDue = false;
   }
 
-  async #followRotation(): Promise<void> {
+  async #lookAtFile(): Promise<void> {
     this.#rotationDue = false;
-    if (!await this.#file.movedAway()) return;
+    const state = await this.#file.look();
+    if (state === "changed") {
+      const { file } = this.paths;
+      log.error("the audit log was changed by others", {
+        file,
+        remedy: `verbseal audit verify ${file}`,
+      });
+      this.record({ event: "audit", changed: file });
+    }
+    if (state !== "moved") return;
     const next = await this.openFile(this.paths.file);
     this.#file.close();
     this.#file = next;

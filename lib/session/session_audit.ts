@@ -4,15 +4,26 @@ import { errorText, IntegrityError, VerbsealError } from "../errors.ts";
 import type { Audit, AuditEvent } from "../security/audit.ts";
 import type { SessionClient } from "./session_client.ts";
 
+/** Characters of what a client says; no path is longer. */
+const MAX_TEXT = 4096;
+
+/** As the client has it, be it that its service refuses it; undefined where it is something else. */
+const said = v.fallback(
+  v.optional(
+    v.union([v.pipe(v.string(), v.transform((text) => text.slice(0, MAX_TEXT))), v.number()]),
+  ),
+  undefined,
+);
+
 /** What is recorded of a REQUEST and of its REPLY: of the rest nobody knows whether it is secret. */
 const recorded = v.object({
-  operation: v.optional(v.string()),
-  direction: v.optional(v.string()),
-  path: v.optional(v.string()),
-  offset: v.optional(v.string()),
-  length: v.optional(v.string()),
-  size: v.optional(v.string()),
-  sha256: v.optional(v.string()),
+  operation: said,
+  direction: said,
+  path: said,
+  offset: said,
+  length: said,
+  size: said,
+  sha256: said,
 });
 
 function recordedOf(body: unknown): v.InferOutput<typeof recorded> {

@@ -217,3 +217,18 @@ Deno.test("who shows no certificate cannot fill the disk: too many refusals are 
     ["limit", "connection_rate", 10],
   ]);
 });
+
+Deno.test("a log that others change while the server runs is noticed with the next line", async () => {
+  await using scene = await AuditScene.create();
+  using captured = new CapturedLog();
+  {
+    await using log = await AuditLog.open(scene.paths);
+    await log.record(entry);
+    await Deno.truncate(scene.paths.file, 100);
+    await log.record(entry);
+    await log.record(entry);
+  }
+  const changed = captured.lines().filter((line) => line.includes("was changed by others"));
+  assertEquals(changed, ["error the audit log was changed by others"]);
+  await assertRejects(() => scene.verify(), VerbsealError);
+});

@@ -119,7 +119,7 @@ verbsTest("who is not let in is on record with the reason", async () => {
   );
   await using server = await RunningServer.start(workspace, [...asking, "--policy", "policy.yaml"]);
   await assertRejects(() => withCertificate(workspace, server), RefusedError);
-  await using stranger = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  await using stranger = await Deno.connect({ hostname: provider.address, port: server.port });
   await stranger.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
   await server.logged(({ reason }) => reason === "not_tls");
   await server.stop();
@@ -187,9 +187,13 @@ verbsTest("SIGHUP lets the log go on in a new file when the old one was moved aw
   await Deno.rename(file, `${file}.1`);
   Deno.kill(server.pid, "SIGHUP");
   await server.logged(({ message }) => message.includes("goes on in a new file"));
+  await server.logged(({ message }) => message === "certificates read again");
   await server.stop();
   const { lines, continued } = await verifyAudit([`${file}.1`, file], await readAuditKey(key));
-  assertEquals([lines, continued], [4, false]);
+  assertEquals([lines, continued], [5, false]);
+  const [, configuration] = await linesOf(workspace);
+  const { event, what, result } = configuration!;
+  assertEquals([event, what, result], ["configuration", "certificates", "done"]);
 });
 
 verbsTest("a server whose log was cut off does not start, and says what can be done", async () => {
