@@ -1,6 +1,7 @@
 /** Attacks that use up what the server has: sessions, memory, queues, time. */
 import { deadline } from "@std/async/deadline";
 import { delay } from "@std/async/delay";
+import type { Client } from "../../lib/services/client.ts";
 import type { Device } from "../../lib/rdma/device.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
@@ -120,6 +121,29 @@ attackTest<SystemOptions>({
     const { session, messages } = honest;
     const asked = session.during(messages.ask("ECHO", new Uint8Array(30_000)));
     return await deadline(asked, 5000).then(() => false, () => true);
+  },
+});
+
+/** Messages of the attacker, and milliseconds in which it wants them answered. */
+const FLOOD = 200;
+const FLOOD_TIME = 4000;
+
+attackTest<SystemOptions>({
+  rows: ["6.4.4", "A5"],
+  attack: "floods the server with tiny messages, at the cost of another client",
+  countermeasure: "a limit on message rate: who exceeds it is slowed down, and nobody else",
+  against: { limits: { messagesPerSecond: 10 } },
+  without: { instead: "a rate that nobody reaches", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    await using honest = await system.client();
+    await using attacker = await system.client();
+    const ask = ({ session, messages }: Client) =>
+      session.during(messages.ask("ECHO", new Uint8Array(1)));
+    const flood = Promise.all(Array.from({ length: FLOOD }, () => ask(attacker)));
+    flood.catch(() => {}); // it ends with the session
+    for (let count = 0; count < 3; count++) await deadline(ask(honest), 5000);
+    return await Promise.race([flood.then(() => true), delay(FLOOD_TIME).then(() => false)]);
   },
 });
 

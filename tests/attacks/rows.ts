@@ -19,6 +19,7 @@ const rfc5042 = [
   ["6.4.3.1", "draining a shared receive queue"],
   ["6.4.3.2", "overflowing a completion queue"],
   ["6.4.3.3", "flooding with READ requests"],
+  ["6.4.4", "forcing slow paths"],
   ["6.4.5", "remote invalidation of a shared rkey"],
   ["6.4.6", "overflowing a completion queue"],
   ["6.5", "elevation of privilege"],
@@ -41,6 +42,7 @@ const redmark = [
   ["A2", "driving a QP to the error state"],
   ["A3", "unauthorised memory access"],
   ["A4", "exhaustion by queue pair allocation"],
+  ["A5", "slowing others down"],
   ["A6", "RDMA as a means to other attacks"],
 ] as const;
 

@@ -1,6 +1,7 @@
 import { PACKAGES } from "../../.ci/packages.ts";
 import type { Figure } from "./figure.ts";
 import { kernelTransfers, localTransfers } from "./file_transfers.ts";
+import { besideNeighbours } from "./neighbours.ts";
 import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
@@ -38,8 +39,10 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "tls.sessions", run: tlsSessions },
   { ...onHost, name: "tls.put", needs: PACKAGES.libraries, run: () => localTransfers("put") },
   { ...onHost, name: "tls.get", needs: PACKAGES.libraries, run: () => localTransfers("get") },
+  { ...onHost, name: "neighbour", run: () => besideNeighbours("neighbour") },
   { ...inGuest, name: "ktls.put", run: () => kernelTransfers("put") },
   { ...inGuest, name: "ktls.get", run: () => kernelTransfers("get") },
+  { ...inGuest, name: "neighbour.rxe", run: () => besideNeighbours("neighbour.rxe") },
   { ...inGuest, name: "roce.rxe.bw", run: roceBesideRxe },
   { ...inGuest, name: "verbs.write.bw", run: writeBandwidth },
   { ...inGuest, name: "verbs.write.lat", run: writeLatency },

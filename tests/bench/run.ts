@@ -56,7 +56,7 @@ function parse(args: string[]) {
 async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
   await ensurePackages([...new Set(chosen.flatMap(({ needs }) => needs))], { why: "to measure" });
   await fetchModules(
-    ...[program, "tests/bench/peer_process.ts"],
+    ...[program, "tests/bench/peer_process.ts", "tests/bench/neighbour_process.ts"],
     ...["tests/bench/tls_sessions_process.ts", "tests/bench/tls_handshakes_process.ts"],
     ...["main.ts", "lib/services/worker.ts"],
   );
