@@ -1,11 +1,14 @@
-import { errorText, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import { delay } from "@std/async/delay";
+import { errorText, LimitError, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
 import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import { Breather } from "../rdma/breather.ts";
 import type { Admission } from "../session/admission.ts";
+import type { Omitted } from "../session/counted_reports.ts";
 import type { Limits } from "../session/limits.ts";
 import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
+import { TokenBucket } from "../session/token_bucket.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { handshakeTimeout } from "../tls/failure.ts";
@@ -15,6 +18,9 @@ const log = logger("messages");
 
 /** Bytes handed to TLS at once: a slow client that reads so many is not silent. */
 const PART_BYTES = 65536;
+
+/** Milliseconds after which a client that has to wait is looked at again: the server may stop. */
+const LONGEST_WAIT = 500;
 
 /** What all connections of a message server share. */
 export interface MessageServerContext {
@@ -54,12 +60,13 @@ export class MessageConnection {
     this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
 
-  /** Serves the client. Never throws: whatever happens ends in one log line. */
+  /** Serves the client. Never throws: whatever happens ends in one log line, unless there are too many. */
   async run(): Promise<void> {
     const peer = endpointText(this.#incoming.peerAddress);
     const started = performance.now();
     const why = await this.#outcome();
     await this.#end();
+    if (!why) return;
     const calm = why.reason === "closed" || why.reason === "shutdown";
     log[calm ? "info" : "warning"]("message client gone", {
       peer,
@@ -80,15 +87,24 @@ export class MessageConnection {
     else this.#drainTimer = setTimeout(() => this.#cutOff(why), seconds * 1000);
   }
 
-  async #outcome(): Promise<{ reason: string; detail?: string }> {
+  /** Undefined for a limit that too many have hit. */
+  async #outcome(): Promise<({ reason: string; detail?: string } & Omitted) | undefined> {
     try {
       await this.#serve(await this.#establish());
       return { reason: "closed" };
     } catch (error) {
       const why = this.#cut ?? error;
       const reason = why instanceof VerbsealError ? why.code : "internal";
-      return { reason, detail: errorText(why) };
+      const omitted = why instanceof LimitError ? this.#limitHit(reason, "refused") : {};
+      return omitted && { reason, detail: errorText(why), ...omitted };
     }
+  }
+
+  /** Gives what to add to a log line; undefined when there have been too many. */
+  #limitHit(limit: string, action: "refused" | "slowed"): Omitted | undefined {
+    const omitted = this.#context.admission.reports.count(limit);
+    if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
+    return omitted;
   }
 
   async #establish(): Promise<TlsConnection> {
@@ -120,7 +136,9 @@ export class MessageConnection {
 
   /** Answers requests until the client ends the connection, or the server stops. */
   async #serve(tls: TlsConnection): Promise<void> {
-    const requests = new RequestBuffer(this.#context.limits.messageBytes);
+    const { messageBytes, messagesPerSecond } = this.#context.limits;
+    const requests = new RequestBuffer(messageBytes);
+    const rate = new TokenBucket(messagesPerSecond);
     const breather = new Breather();
     this.#watchSilence(tls);
     while (!this.#cut) {
@@ -130,7 +148,8 @@ export class MessageConnection {
       if (count === null || this.#cut) break;
       this.#lastActive = performance.now();
       requests.filled(count);
-      await this.#answer(tls, requests);
+      await this.#answer(tls, requests, rate);
+      await this.#slowDown(rate);
       // A client that is quicker than this server never lets it wait for anything.
       if (breather.due()) await breather.breathe();
     }
@@ -140,12 +159,27 @@ export class MessageConnection {
     }
   }
 
+  /** A client that asks too fast is not read from, and TCP makes it wait. */
+  async #slowDown(rate: TokenBucket): Promise<void> {
+    if (rate.wait === 0) return;
+    const omitted = this.#limitHit("message_rate", "slowed");
+    if (omitted) {
+      const peer = endpointText(this.#incoming.peerAddress);
+      log.warning("message client slowed down", { peer, ...this.#client.fields, ...omitted });
+    }
+    while (rate.wait > 0 && !this.#cut) {
+      await delay(Math.min(rate.wait, LONGEST_WAIT));
+      this.#lastActive = performance.now();
+    }
+  }
+
   /** Nothing more is read until all answers are written, so a client that reads none has to wait. */
-  async #answer(tls: TlsConnection, requests: RequestBuffer): Promise<void> {
+  async #answer(tls: TlsConnection, requests: RequestBuffer, rate: TokenBucket): Promise<void> {
     const writing: Promise<void>[] = [];
     try {
       for (const request of requests.requests()) {
         this.#requests += 1;
+        rate.spend();
         const answer = answerTo(request);
         for (let at = 0; at < answer.length; at += PART_BYTES) {
           writing.push(tls.write(answer.subarray(at, at + PART_BYTES)));

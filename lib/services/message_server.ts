@@ -32,10 +32,11 @@ export class MessageServer {
     if (this.#connections.size >= messageClients) {
       const peer = endpointText(incoming.peerAddress);
       incoming.abort();
-      const outcome = {
-        reason: "message_clients",
-        detail: `the server has its ${messageClients} message clients`,
-      };
+      const reason = "message_clients";
+      const omitted = this.#context.admission.reports.count(reason);
+      if (!omitted) return;
+      const detail = `the server has its ${messageClients} message clients`;
+      const outcome = { reason, detail, ...omitted };
       log.warning("message client refused", { peer, ...outcome });
       this.#context.audit?.record({ event: "limit", peer, ...outcome }).catch(() => {});
       return;

@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
 import { LimitError } from "../errors.ts";
+import { CountedReports } from "./counted_reports.ts";
 import type { Limits } from "./limits.ts";
 
 /** What one address has: sessions, and connection attempts it may make. */
@@ -49,6 +50,8 @@ export interface SessionClaim {
 
 /** Decides who may come in. What is let in is given back by disposing it. */
 export class Admission {
+  /** Of limits that clients hit, here and later. */
+  readonly reports: CountedReports;
   readonly #accounts = new Map<string, Account>();
   /** Sessions at present, by identity. */
   readonly #identities = new Map<string, number>();
@@ -60,7 +63,9 @@ export class Admission {
   constructor(
     private readonly limits: Limits,
     private readonly now: () => number = () => performance.now(),
-  ) {}
+  ) {
+    this.reports = new CountedReports(now);
+  }
 
   /** Sessions at present. */
   get sessions(): number {

@@ -39,6 +39,10 @@ export class Server {
     await Promise.all(running.map(([session]) => session.stop(drainSeconds)));
     await Promise.all(running.map(([, ended]) => ended));
     const { handshakes } = this.listener;
-    log.info("stopped", handshakes ? { handshakes: { ...handshakes } } : {});
+    const limits = this.context.admission.reports.counts;
+    log.info("stopped", {
+      ...(handshakes ? { handshakes: { ...handshakes } } : {}),
+      ...(Object.keys(limits).length > 0 ? { limits } : {}),
+    });
   }
 }

@@ -8,15 +8,16 @@ import type {
   Transport,
   Welcome,
 } from "../control/messages.ts";
-import { errorText, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import { errorText, LimitError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
 import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPathOptions, PortChoice, QueuePairPath } from "./data_path.ts";
+import type { DataPathOptions, PortChoice, QueuePairPath, StreamPath } from "./data_path.ts";
 import { errorMessage, establish } from "./establish.ts";
+import type { Omitted } from "./counted_reports.ts";
 import { checkManageable } from "./managed_connection.ts";
 import { MESSAGE_BYTES } from "./messenger.ts";
 import { chooseSeal } from "./sealing.ts";
@@ -54,7 +55,7 @@ export class ServerSession {
     this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
 
-  /** Serves the client. Never throws: whatever happens ends in one log line. */
+  /** Serves the client. Never throws: whatever happens ends in one log line, unless there are too many. */
   async run(): Promise<void> {
     const peer = endpointText(this.#incoming.peerAddress);
     const started = performance.now();
@@ -76,9 +77,12 @@ export class ServerSession {
       this.#audit.over(true, { reason });
     } catch (error) {
       const reason = error instanceof VerbsealError ? error.code : "internal";
-      const outcome = { reason, detail: errorText(error) };
-      log.warning("session ended", ended(outcome));
-      this.#audit.over(agreed !== undefined, outcome, error);
+      const omitted = error instanceof LimitError ? this.#limitHit(reason, "refused") : {};
+      const outcome = { reason, detail: errorText(error), ...omitted };
+      if (omitted || agreed) {
+        log.warning("session ended", ended(outcome));
+        this.#audit.over(agreed !== undefined, outcome, error);
+      }
       // Not awaited, here and below: a peer that does not read must not keep what it holds.
       this.#connection?.sendLast(errorMessage(error));
     } finally {
@@ -134,6 +138,33 @@ export class ServerSession {
     };
   }
 
+  /** Gives what to add to a log line; undefined when there have been too many. */
+  #limitHit(limit: string, action: "refused" | "slowed"): Omitted | undefined {
+    const omitted = this.#context.admission.reports.count(limit);
+    if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
+    return omitted;
+  }
+
+  /** A session that goes on has hit a limit. */
+  #limited(message: string, limit: string, action: "refused" | "slowed"): void {
+    const omitted = this.#limitHit(limit, action);
+    if (!omitted) return;
+    const peer = endpointText(this.#incoming.peerAddress);
+    const { session } = this.#audit;
+    log.warning(message, { limit, session, peer, ...this.#client.fields, ...omitted });
+  }
+
+  #slowedDown = (limit: string) => this.#limited("session slowed down", limit, "slowed");
+
+  async #request(path: SessionPath, service: Service, body: unknown): Promise<unknown> {
+    try {
+      return await path.request(service, body);
+    } catch (error) {
+      if (error instanceof LimitError) this.#limited("request refused", error.code, "refused");
+      throw error;
+    }
+  }
+
   #cutOff(why: VerbsealError): void {
     this.#cut ??= why;
     this.#incoming.abort();
@@ -164,8 +195,7 @@ export class ServerSession {
           connectQueuePair: ({ connect }) => this.#context.connectQueuePair[connect]!,
         },
         streams: this.#context.streams && {
-          openDataPath: (welcome) =>
-            this.#context.streams!.openDataPath(this.#pathOptions(welcome)),
+          openDataPath: (welcome) => this.#openStreamPath(welcome),
           link: ({ session }, tokens) => this.#context.streams!.joins.expect(session, tokens),
         },
         replacementSeconds: handshakeSeconds,
@@ -245,11 +275,19 @@ export class ServerSession {
   }
 
   #openQueuePairPath(welcome: Welcome): QueuePairPath {
-    return this.#context.openDataPath({
+    const path = this.#context.openDataPath({
       ...this.#pathOptions(welcome),
       port: this.#port!,
       peerProvider: this.#peerProvider!,
     });
+    path.onSlowed = this.#slowedDown;
+    return path;
+  }
+
+  #openStreamPath(welcome: Welcome): StreamPath {
+    const path = this.#context.streams!.openDataPath(this.#pathOptions(welcome));
+    path.onSlowed = this.#slowedDown;
+    return path;
   }
 
   /** What services may register: the policy may allow less than there is. */
@@ -284,7 +322,8 @@ export class ServerSession {
       idleSeconds: this.#context.limits.idleSeconds,
       limits: this.#context.limits,
       onRequest: (service, body) =>
-        this.#audit.call(service, body, () => path.request(service, body)),
+        this.#audit.call(service, body, () => this.#request(path, service, body)),
+      onSlowed: this.#slowedDown,
       onQueuePairFrame: (frame) => path.take(frame),
     });
     const stopping = new Promise<string>((resolve) => this.#stopping = () => resolve("shutdown"));

@@ -1,14 +1,18 @@
 import { ProtocolError, toPlainError } from "../errors.ts";
-import type { Device } from "../rdma/device.ts";
+import type { AsyncEvent, Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
 import type { DataPath, DataPathOptions, FinalState, QueuePairPathOptions } from "./data_path.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import { type DetachedConnection, OpensslConnection } from "../tls/openssl_connection.ts";
+import { logger } from "../telemetry/log.ts";
+import { CountedReports } from "./counted_reports.ts";
 import { LocalDataPath } from "./local_data_path.ts";
 import { StreamDataPath } from "./stream_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
+
+const log = logger("workers");
 
 /** Devices that no session uses and that stay open: the embedded provider has one for each address that clients reach. */
 const MAX_IDLE_DEVICES = 16;
@@ -20,6 +24,8 @@ const SLOWED_REPORTS = 1;
 interface SharedDevice {
   readonly name: string;
   readonly device: Device;
+  /** Aborts before it is closed. */
+  readonly ending: AbortController;
   sessions: number;
 }
 
@@ -28,6 +34,7 @@ export class WorkerHost {
   readonly #devices = new Map<string, SharedDevice>();
   readonly #queuePairs = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
   readonly #streams = new Map<number, StreamDataPath>();
+  readonly #events = new CountedReports();
   #definitions: readonly ServiceDefinition[] | undefined;
 
   /**
@@ -128,9 +135,20 @@ export class WorkerHost {
   #device(name: string, standardPort: boolean): SharedDevice {
     const known = this.#devices.get(name);
     if (known) return known;
-    const shared = { name, device: openDevice(name, { standardPort }), sessions: 0 };
+    const device = openDevice(name, { standardPort });
+    const ending = new AbortController();
+    device.onAsyncEvent((event) => this.#asyncEvent(name, event), ending.signal);
+    const shared = { name, device, ending, sessions: 0 };
     this.#devices.set(name, shared);
     return shared;
+  }
+
+  /** Whoever makes a device report events without end fills no log (RFC 5042, section 2.2.7). */
+  #asyncEvent(device: string, { name, fatal, ...about }: AsyncEvent): void {
+    const omitted = this.#events.count(name);
+    const { [name]: count } = this.#events.counts;
+    const fields = { device, event: name, ...about, count, ...omitted };
+    if (omitted) log[fatal ? "warning" : "info"]("asynchronous event", fields);
   }
 
   async #close(session: number, reason?: string): Promise<FinalState | undefined> {
@@ -148,17 +166,19 @@ export class WorkerHost {
 
   #closeIdleDevices(): void {
     const idle = [...this.#devices.values()].filter(({ sessions }) => sessions === 0);
-    for (const { name, device } of idle.slice(MAX_IDLE_DEVICES)) {
-      this.#devices.delete(name);
-      device[Symbol.dispose]();
-    }
+    for (const shared of idle.slice(MAX_IDLE_DEVICES)) this.#closeDevice(shared);
+  }
+
+  #closeDevice({ name, device, ending }: SharedDevice): void {
+    this.#devices.delete(name);
+    ending.abort();
+    device[Symbol.dispose]();
   }
 
   async #stop(): Promise<void> {
     const sessions = [...this.#queuePairs.keys(), ...this.#streams.keys()];
     await Promise.all(sessions.map((session) => this.#close(session)));
-    for (const { device } of this.#devices.values()) device[Symbol.dispose]();
-    this.#devices.clear();
+    for (const shared of [...this.#devices.values()]) this.#closeDevice(shared);
   }
 }
 

@@ -118,10 +118,13 @@ attackTest(
   "a WRITE to memory that nobody lent",
   // rdma_rxe reports no such event (IBTA volume 1, section 11.6.3.2).
   provider.name === "verbs" ? "ibv_wc_wr_flush_err" : "ibv_event_qp_access_err",
-  async (client) => {
+  async (client, { server }) => {
     await client.establish();
     client.reach(Opcode.WRITE, { address: 0x7000_0000_0000, rkey: 0x1234 });
     assertEquals((await client.failure).code, "ibv_wc_rem_access_err");
+    if (provider.name === "verbs") return;
+    const { event } = await server.logged(({ message }) => message === "asynchronous event");
+    assertEquals(event, "IBV_EVENT_QP_ACCESS_ERR");
   },
 );
 

@@ -31,6 +31,9 @@ const identity = await issueCertificate(authority, {
   keyType: "ecdsa-p256",
 });
 
+/** Seconds for an exchange: in the first one of a run the worker's code is checked. */
+const PATIENCE = 60;
+
 export interface IdentitySceneOptions {
   /** YAML. */
   readonly policy?: string;
@@ -51,6 +54,7 @@ export class IdentityScene implements AsyncDisposable {
   readonly log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #listener: TlsListener;
+  readonly admission: Admission;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(
@@ -68,7 +72,7 @@ export class IdentityScene implements AsyncDisposable {
         { category: ["logtape", "meta"], sinks: [] },
       ],
     });
-    const limits = { ...defaultLimits, ...others };
+    const limits = { ...defaultLimits, handshakeSeconds: PATIENCE, ...others };
     const choosePort = portChooser(provider.device);
     const services: ServerServices = {
       root,
@@ -87,7 +91,7 @@ export class IdentityScene implements AsyncDisposable {
     });
     const server = new Server(this.#listener, {
       limits,
-      admission: new Admission(limits),
+      admission: this.admission = new Admission(limits),
       psns: new PsnSource(),
       services: serviceNames(services),
       ...(policy ? { policy: () => this.policy! } : {}),
@@ -133,10 +137,15 @@ export class IdentityScene implements AsyncDisposable {
       device: provider.device,
       connect: "tls",
       cmPort: 4791,
-      handshakeSeconds: 10,
+      handshakeSeconds: PATIENCE,
       agent: "test",
     });
     return this.#stack.use(client);
+  }
+
+  /** A TCP connection that says nothing. */
+  tcp(): Promise<Deno.TcpConn> {
+    return Deno.connect(this.#listener.address);
   }
 
   /** Fields of the log line of this message number `index`, from now or before. */

@@ -131,4 +131,37 @@ verbsTest("messages come as fast as they may, and every one is answered", async 
   assertEquals(await session.during(answers), questions);
   const took = performance.now() - started;
   assert(took > 1000, `${took} ms`);
+  const { limit, session: name } = await scene.logged("session slowed down");
+  assertEquals([limit, name], ["message_rate", session.agreed.session]);
+  assert(scene.admission.reports.counts.message_rate! > 0);
 });
+
+verbsTest("connections that are refused without end do not fill the log", async () => {
+  await using scene = await IdentityScene.create({ limits: { connectionsPerSecond: 1 } });
+  using _first = await scene.tcp();
+  for (let count = 0; count < 60; count++) {
+    using refused = await scene.tcp();
+    assertEquals(await refused.read(new Uint8Array(1)).catch(() => null), null);
+  }
+  const refused = scene.admission.reports.counts.connection_rate!;
+  const lines = scene.log.filter(({ properties }) => properties.reason === "connection_rate");
+  assert(refused >= 50, `${refused} were refused`);
+  assert(lines.length < 20, `${lines.length} lines`);
+});
+
+verbsTest(
+  "a request that a limit refuses is told of in the log, and the session goes on",
+  async () => {
+    await using scene = await IdentityScene.create({
+      limits: { registeredBytes: MESSAGE_BYTES + 65536 },
+    });
+    const { session, files, messages } = await scene.client();
+    const file = `${scene.root}/file`;
+    await randomFile(file, 1000);
+    const put = () => session.during(files.put(session, file, "other"));
+    assertEquals(await refusal(put), "registered_memory");
+    const { limit, session: name } = await scene.logged("request refused");
+    assertEquals([limit, name], ["registered_memory", session.agreed.session]);
+    assertEquals(await session.during(messages.ask("ECHO", new Uint8Array(1))), new Uint8Array(1));
+  },
+);

@@ -30,6 +30,9 @@ import { VerbsObject } from "./object.ts";
 import { portErrorCounters } from "./port_counters.ts";
 import { VerbsProtectionDomain } from "./protection_domain.ts";
 
+/** Asynchronous events taken before other work of the thread gets its turn. */
+const EVENTS = 16;
+
 const portStates: Readonly<Record<number, PortState>> = {
   [V.IBV_PORT_DOWN]: "DOWN",
   [V.IBV_PORT_INIT]: "INIT",
@@ -241,9 +244,15 @@ export class VerbsDevice extends VerbsObject implements Device {
 
   async #deliverEvents(): Promise<void> {
     while (this.#listeners.size > 0 && await readable(this.#asyncFd)) {
-      const event = this.#takeEvent();
-      if (event) { for (const listener of [...this.#listeners]) listener(event); }
+      for (let taken = 0; taken < EVENTS && this.#deliverEvent(); taken++);
     }
+  }
+
+  /** Returns false when there is none. */
+  #deliverEvent(): boolean {
+    const event = this.#takeEvent();
+    if (event) { for (const listener of [...this.#listeners]) listener(event); }
+    return event !== undefined;
   }
 
   #takeEvent(): AsyncEvent | undefined {
