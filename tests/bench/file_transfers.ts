@@ -1,6 +1,5 @@
 /** Files over kTLS, user-space TLS and RDMA, side by side: how fast, and for how much CPU time. */
-import type { Transport } from "../../lib/control/messages.ts";
-import type { Client } from "../../lib/services/client.ts";
+import type { Client, ClientOptions } from "../../lib/services/client.ts";
 import type { Established } from "../../lib/session/session_path.ts";
 import { kernelText } from "../../lib/tls/connection.ts";
 import { openClient } from "../client.ts";
@@ -33,18 +32,25 @@ interface Contender {
   readonly costs: Cost[];
 }
 
-/** Opens a session for the transport. */
-type Open = (transport: Transport) => Promise<Contender>;
+/** How a session carries data. */
+type Way = Pick<ClientOptions, "transports" | "seal">;
+
+const ktls: Way = { transports: ["ktls"] };
+const sealed: Way = { transports: ["rdma"] };
+const unsealed: Way = { transports: ["rdma"], seal: "off" };
+
+/** Opens a session. */
+type Open = (way: Way) => Promise<Contender>;
 
 /** In the guest: kTLS, user-space TLS, and RDMA by the kernel's device. */
 export function kernelTransfers(direction: Direction): AsyncGenerator<Figure> {
   return transfers(`ktls.${direction}`, direction, async (open) => {
-    const userSpace = await openWithoutKernel(() => open("ktls"));
-    const kernel = await open("ktls");
+    const userSpace = await openWithoutKernel(() => open(ktls));
+    const kernel = await open(ktls);
     if (userSpace.carrier !== "tls" || kernel.carrier !== "ktls") {
       throw new Error(`the sessions are by ${userSpace.carrier} and ${kernel.carrier}`);
     }
-    return [userSpace, kernel, await open("rdma")];
+    return [userSpace, kernel, await open(sealed), await open(unsealed)];
   });
 }
 
@@ -59,7 +65,7 @@ export function localTransfers(direction: Direction): AsyncGenerator<Figure> {
   return transfers(
     `tls.${direction}`,
     direction,
-    async (open) => [await open("ktls"), await open("rdma")],
+    async (open) => [await open(ktls), await open(sealed), await open(unsealed)],
   );
 }
 
@@ -70,11 +76,14 @@ async function* transfers(
   enlist: (open: Open) => Promise<Contender[]>,
 ): AsyncGenerator<Figure> {
   await using workspace = await Workspace.create();
-  const options = ["--device", provider.device, "--root", workspace.root, "--transport", "any"];
+  const options = [
+    ...["--device", provider.device, "--root", workspace.root],
+    ...["--transport", "any", "--seal", "off"],
+  ];
   await using server = await startServer(workspace.path, options);
   await using sessions = new AsyncDisposableStack();
-  const contenders = await enlist(async (transport) => {
-    const client = sessions.use(await openClient(workspace, server, { transports: [transport] }));
+  const contenders = await enlist(async (way) => {
+    const client = sessions.use(await openClient(workspace, server, way));
     return { carrier: carrierOf(client.session.agreed), client, costs: [] };
   });
   await randomFile(workspace.file("sent"), size);
@@ -100,7 +109,9 @@ async function* transfers(
 
 /** @throws Error when the kernel does one half of TLS and this process the other */
 function carrierOf(agreed: Established): Carrier {
-  if (agreed.transport !== "ktls") return "rdma, unsealed";
+  if (agreed.transport !== "ktls") {
+    return agreed.choices.seal === "off" ? "rdma, unsealed" : "rdma, sealed";
+  }
   const { send, receive } = agreed.kernel;
   if (send !== receive) {
     throw new Error(`the kernel does TLS by half: ${kernelText(agreed.kernel)}`);
@@ -143,7 +154,7 @@ function settings(): string {
   return `one file of ${size / MEGABYTE} MiB between two processes on ${provider.address}; MB of ` +
     "2^20 bytes; s/GiB: CPU time of both, user and system; both hash the file, and it is on the " +
     "receiver's disk at the end; ktls: sealed by the kernel, tls: by libssl, both with " +
-    "AES-256-GCM; rdma, unsealed: payload in the clear, by " +
+    "AES-256-GCM, as are the records of rdma, sealed; rdma, unsealed: in the clear; rdma by " +
     (provider === rxe ? "rxe0, on an emulated processor" : "the embedded provider") +
     `; medians of ${runs} runs each, in turn, after one that does not count`;
 }
