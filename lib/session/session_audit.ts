@@ -26,9 +26,10 @@ const recorded = v.object({
   sha256: said,
 });
 
-function recordedOf(body: unknown): v.InferOutput<typeof recorded> {
+function recordedOf(body: unknown): Record<string, string | number | undefined> {
   const parsed = v.safeParse(recorded, body);
-  return parsed.success ? parsed.output : {};
+  const fields = Object.entries(parsed.success ? parsed.output : {});
+  return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
 }
 
 /** The audit lines of one connection and its session; none where the server keeps no audit log. */
@@ -80,10 +81,10 @@ export class SessionAudit {
    * @throws what the service throws; RefusedError `audit` when the line cannot be written
    */
   async call(service: Service, body: unknown, work: () => Promise<unknown>): Promise<unknown> {
-    const call = { service, ...recordedOf(body) };
+    const call: Record<string, unknown> = { service, ...recordedOf(body) };
     const reply = await this.#worked(call, work);
     // What was lent to the peer was recorded as it was; that it is taken back tells nothing new.
-    if (call.operation !== "withdraw") {
+    if (call["operation"] !== "withdraw") {
       await this.record("service", { ...call, ...recordedOf(reply), result: "done" });
     }
     return reply;
