@@ -24,7 +24,7 @@ export function unreplaced(path: QueuePairPath): QueuePairPath {
 }
 
 /** As the path does, but for the changes. */
-function changed(path: QueuePairPath, changes: Partial<QueuePairPath>): QueuePairPath {
+export function changed(path: QueuePairPath, changes: Partial<QueuePairPath>): QueuePairPath {
   return new Proxy(path, {
     get(target, name) {
       const own = changes[name as keyof QueuePairPath] ?? target[name as keyof QueuePairPath];

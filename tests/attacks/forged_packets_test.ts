@@ -12,6 +12,7 @@ import { SharedDomainDevice } from "./careless_device.ts";
 import { grant, read, withdraw, write } from "./lent_memory.ts";
 import { fragment, PacketAttacker } from "./packet_attacker.ts";
 import { PredictableRandom } from "./predictable_random.ts";
+import { tapped } from "./wire_tap.ts";
 import { System, type SystemOptions } from "./system.ts";
 
 const secret = crypto.getRandomValues(new Uint8Array(64));
@@ -55,6 +56,72 @@ interface Numbers extends SystemOptions {
 
 const drawn: Numbers = {};
 const predictable = { random: () => new PredictableRandom() };
+
+/** A session whose messages are sealed, and what ends one. */
+const sealed: SystemOptions = { seal: "required" };
+const unsealed = { instead: "a session that is not sealed", against: { seal: "off" } } as const;
+
+/** Whether the client gets this answer; false once its session has ended for this reason and no other. */
+async function isFooled(
+  system: System,
+  client: HostileClient,
+  id: number,
+  reason: string,
+): Promise<boolean> {
+  const answered = client.message(MessageKind.ANSWER).then((arrival) => arrival.id === id);
+  const ended = system.ended(client).then((actual) => {
+    if (actual !== reason) throw new Error(`the session ended for ${actual}, not ${reason}`);
+    return false;
+  });
+  return await Promise.race([answered, ended]);
+}
+
+attackTest<SystemOptions>({
+  rows: ["5.1.2", "V8", "A1"],
+  attack: "forges a question with the right QPN, PSN and sequence number",
+  countermeasure: "sealed records: a bad tag ends the session, and no byte of it is used",
+  against: sealed,
+  without: unsealed,
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    const { remote } = victim.numbers;
+    using attacker = new PacketAttacker(remote, provider.address);
+    const question = fragment(MessageKind.ECHO, FORGED, secret);
+    // After the proof, whose number was 0.
+    const record = [...new Uint8Array(7), 1, ...question, ...new Uint8Array(16)];
+    const body = options.seal === "off" ? question : Uint8Array.from(record);
+    const { nextPsn: psn } = victim;
+    attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: remote.qpn, psn, body });
+    return await isFooled(system, victim, FORGED, "record_forged");
+  },
+});
+
+attackTest<SystemOptions>({
+  rows: ["5.1.2", "V8"],
+  attack: "replays a question, with the right QPN and PSN",
+  countermeasure: "sealed records: each has its sequence number, and is opened once",
+  against: sealed,
+  without: unsealed,
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    const { remote } = victim.numbers;
+    using attacker = new PacketAttacker(remote, provider.address);
+    if (!await isAnswered(victim, ASKED)) throw new Error("the victim itself is not answered");
+    const body = victim.lastRecord.subarray(0, options.seal === "off" ? 24 : 48);
+    const { nextPsn: psn } = victim;
+    attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: remote.qpn, psn, body });
+    return await isFooled(system, victim, ASKED, "record_replayed");
+  },
+});
+
+/** What a client of the program is answered; undefined when its session has ended instead. */
+async function answerTo(system: System, question: Uint8Array): Promise<Uint8Array | undefined> {
+  await using client = await system.client();
+  const { session, messages } = client;
+  return await session.during(messages.ask("ECHO", question)).catch(() => undefined);
+}
 
 /** A port that counts nothing, until it is disposed. */
 function uncounted(): Disposable {
@@ -117,6 +184,40 @@ if (provider.name === "roce") {
       const { address } = await grant(victim, "read", 0, 64);
       const rkey = (second + (second - first)) >>> 0;
       return await read(attacker, { address, rkey }, 64) !== undefined;
+    },
+  });
+
+  attackTest<SystemOptions>({
+    rows: ["5.2", "V8"],
+    attack: "stands in the packets' way, and changes a message",
+    countermeasure: "sealed records",
+    against: sealed,
+    without: unsealed,
+    async mount(options) {
+      const change = (packet: Uint8Array) => {
+        if (packet.length > 600) packet[500]! ^= 1;
+      };
+      await using system = await System.start({ ...options, dataPath: tapped(change) });
+      const answer = await answerTo(system, new Uint8Array(1000));
+      if (answer) return answer.includes(1);
+      await system.sessionEnded("record_forged");
+      return false;
+    },
+  });
+
+  attackTest<SystemOptions>({
+    rows: ["5.3", "V8"],
+    attack: "stands in the packets' way, and reads a message",
+    countermeasure: "sealed records",
+    against: sealed,
+    without: unsealed,
+    async mount(options) {
+      let seen = "";
+      const read = (packet: Uint8Array) => void (seen += packet.toHex());
+      await using system = await System.start({ ...options, dataPath: tapped(read) });
+      const answer = await answerTo(system, secret);
+      if (answer?.toHex() !== secret.toHex()) throw new Error("the message has not passed");
+      return seen.includes(secret.toHex());
     },
   });
 

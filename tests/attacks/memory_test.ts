@@ -1,6 +1,9 @@
 /** Attacks on memory that the server lends: with keys, addresses and times that were not granted. */
-import { Opcode } from "../../lib/rdma/work_request.ts";
-import type { RemoteBuffer } from "../../lib/session/service.ts";
+import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
+import { LentBuffers } from "../../lib/services/lent_buffers.ts";
+import { RegisteredBuffer } from "../../lib/session/grants.ts";
+import type { RemoteBuffer, ServiceAccess } from "../../lib/session/service.ts";
+import { type ReliableEnd, ReliablePair } from "../rdma/resources.ts";
 import { attackTest } from "./attack.ts";
 import { LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
 import { withCarelessMemory } from "./careless_memory.ts";
@@ -171,4 +174,60 @@ for (const [granted, opcode] of [["write", Opcode.READ], ["read", Opcode.WRITE]]
       return await read(attacker, range, 64) !== undefined;
     },
   });
+}
+
+/** Lends memory of one end of a connection, as a session's data path does. */
+function lender({ protectionDomain }: ReliableEnd): Pick<ServiceAccess, "lend"> {
+  return {
+    lend(memory, offset = 0, length = memory.length - offset) {
+      // Where it will be, as registering tells.
+      const region = protectionDomain.registerMemory(memory, [], offset, length);
+      const { address } = region;
+      region[Symbol.dispose]();
+      const range = { memory, offset, length };
+      return new RegisteredBuffer(protectionDomain, range, address, { [Symbol.dispose]() {} });
+    },
+  };
+}
+
+/** One whose withdrawals are none. */
+function lendingForGood(end: ReliableEnd): Pick<ServiceAccess, "lend"> {
+  const { lend } = lender(end);
+  const withdraw = () => Promise.resolve();
+  return { lend: (...range) => Object.assign(lend(...range), { withdraw }) };
+}
+
+attackTest<(end: ReliableEnd) => Pick<ServiceAccess, "lend">>({
+  rows: ["6.2.2"],
+  attack: "changes a buffer with a file's bytes after it was handed over",
+  countermeasure: "the grant is withdrawn before the bytes are used",
+  against: lender,
+  without: { instead: "buffers that stay open", against: lendingForGood },
+  async mount(lend) {
+    using pair = new ReliablePair();
+    const { server: victim, client: attacker } = pair;
+    await using buffers = new LentBuffers(lend(victim) as ServiceAccess, "write");
+    const rkey = await buffers.give(0);
+    const remote = { address: Number(buffers.window.address), rkey };
+    await writeOnce(attacker, remote, 1);
+    await buffers.takeBack(0);
+    const handedOver = buffers.memory.bytes[0];
+    if (handedOver !== 1) throw new Error("nothing was handed over");
+    await writeOnce(attacker, remote, 2);
+    return buffers.memory.bytes[0] !== handedOver;
+  },
+});
+
+/** WRITEs 64 bytes of this value, whatever becomes of it. */
+async function writeOnce(
+  { memory, region, sends, queuePair, queue }: ReliableEnd,
+  remote: RemoteBuffer,
+  value: number,
+): Promise<void> {
+  memory.bytes.fill(value, 0, 64);
+  sends.prepare(0, 0, Opcode.WRITE, SendFlag.SIGNALED)
+    .buffer(0, region.address, 64, region.lkey)
+    .remote(0, remote.address, remote.rkey);
+  queuePair.postSend(sends);
+  await queue.next();
 }

@@ -180,6 +180,13 @@ export class System implements AsyncDisposable {
     return (await deadline(this.log.logged(isEnd), PATIENCE)).properties.reason;
   }
 
+  /** Resolves when a session has ended for this reason. */
+  async sessionEnded(reason: string): Promise<void> {
+    const isEnd = ({ rawMessage, properties }: LogRecord) =>
+      rawMessage === "session ended" && properties.reason === reason;
+    await deadline(this.log.logged(isEnd), PATIENCE);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stack.disposeAsync();
   }
