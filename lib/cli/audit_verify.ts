@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { exists } from "../exists.ts";
-import { auditPaths, readAuditHead, readAuditKey } from "../security/audit_files.ts";
+import { auditPaths, readAuditHead, readAuditKey } from "../security/audit_key_and_head.ts";
 import { type AuditReport, verifyAudit } from "../security/audit_verify.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { UsageError } from "../errors.ts";
-import { auditPaths } from "../security/audit_files.ts";
+import { auditPaths } from "../security/audit_key_and_head.ts";
 import { AuditLog } from "../security/audit_log.ts";
 
 /** What the options of a server's audit log leave. */

@@ -5,7 +5,7 @@ import { jsonText, logger } from "../telemetry/log.ts";
 import { type Audit, type AuditEntry, auditRefusal } from "./audit.ts";
 import { AuditChain } from "./audit_chain.ts";
 import { AuditFile } from "./audit_file.ts";
-import { type AuditPaths, ensureAuditKey, writeAuditHead } from "./audit_files.ts";
+import { type AuditPaths, ensureAuditKey, writeAuditHead } from "./audit_key_and_head.ts";
 import { AuditRepeats } from "./audit_repeats.ts";
 import { type AuditTail, auditTail } from "./audit_tail.ts";
 

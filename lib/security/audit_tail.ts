@@ -1,7 +1,7 @@
 import { IntegrityError, VerbsealError } from "../errors.ts";
 import { exists } from "../exists.ts";
 import { AuditLine, type ChainHead, headerOf } from "./audit_chain.ts";
-import { type AuditPaths, readAuditHead } from "./audit_files.ts";
+import { type AuditPaths, readAuditHead } from "./audit_key_and_head.ts";
 import { MAX_LINE_BYTES } from "./audit_verify.ts";
 
 /** Where an existing file ends, as its head has it. */

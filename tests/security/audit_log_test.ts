@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
-import { readAuditHead } from "../../lib/security/audit_files.ts";
+import { readAuditHead } from "../../lib/security/audit_key_and_head.ts";
 import { AuditLog } from "../../lib/security/audit_log.ts";
 import { eventually } from "../program.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
@@ -146,6 +146,22 @@ Deno.test("a log that is moved away goes on in a new file, while the server runs
   for (const some of [files.toSpliced(1, 1), files.slice(0, 3), files.toReversed()]) {
     await assertRejects(() => scene.verify({ files: some }), VerbsealError);
   }
+});
+
+Deno.test("a server that was killed as it began the next file goes on in that", async () => {
+  await using scene = await AuditScene.create();
+  const { file, head } = scene.paths;
+  await scene.record(entry);
+  const before = await Deno.readTextFile(head);
+  await Deno.rename(file, `${file}.1`);
+  await scene.record();
+  await Deno.writeTextFile(head, before);
+  await scene.record(entry);
+  assertEquals((await scene.verify({ files: [`${file}.1`, file] })).lines, 4);
+  await Deno.writeTextFile(head, before);
+  const [first = "", ...others] = await scene.read();
+  await scene.write([first.replace("continue", "continua"), ...others]);
+  assertEquals(await failureOf(scene), "audit_head");
 });
 
 Deno.test("two servers do not write to one log", async () => {

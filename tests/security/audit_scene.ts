@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { AuditFile } from "../../lib/security/audit_file.ts";
-import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_files.ts";
+import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_key_and_head.ts";
 import { AuditLog } from "../../lib/security/audit_log.ts";
 import { type AuditReport, verifyAudit } from "../../lib/security/audit_verify.ts";
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import { IntegrityError, VerbsealError } from "../../lib/errors.ts";
-import { readAuditKey } from "../../lib/security/audit_files.ts";
+import { readAuditKey } from "../../lib/security/audit_key_and_head.ts";
 import { verifyAudit } from "../../lib/security/audit_verify.ts";
 import { AuditScene } from "./audit_scene.ts";
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import { createSocket } from "node:dgram";
-import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_files.ts";
+import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_key_and_head.ts";
 import { type AuditReport, verifyAudit } from "../../lib/security/audit_verify.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { openClient } from "../client.ts";
