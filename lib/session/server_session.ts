@@ -238,7 +238,8 @@ export class ServerSession {
       limits: {
         messageBytes: limits.messageBytes,
         registeredBytes: Math.min(limits.lentBytes, this.#registeredBytes),
-        idleSeconds: limits.idleSeconds,
+        // A client may be told of more than holds, as the server asks it for signs of life.
+        idleSeconds: Math.ceil(limits.idleSeconds),
       },
     };
   }

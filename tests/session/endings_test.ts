@@ -59,6 +59,19 @@ failureTest("a client that stands still is given up after the idle time", async 
   assert(status !== 0);
 });
 
+failureTest(
+  "an idle time below a second is kept to, and ends no session that lives",
+  async (scene) => {
+    const server = await scene.server("--idle-timeout", "500ms");
+    const { child, finish } = await startPing(scene, server);
+    const reason = nextReason(server);
+    child.kill("SIGSTOP");
+    assertEquals(await reason, "idle");
+    child.kill("SIGCONT");
+    await finish();
+  },
+);
+
 failureTest("a client that is killed leaves nothing", async (scene) => {
   const { server } = Shared.current;
   const { child, finish } = await startPing(scene, server);
