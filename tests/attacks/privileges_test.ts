@@ -1,15 +1,17 @@
 /** Attacks by clients that are let in and want more than they may have, and by others on the host. */
 import { join } from "node:path";
-import { RefusedError } from "../../lib/errors.ts";
+import { IntegrityError, RefusedError } from "../../lib/errors.ts";
 import { accessFlags } from "../../lib/rdma/memory_region.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { AuditLog } from "../../lib/security/audit_log.ts";
 import { fileService } from "../../lib/services/file_service.ts";
 import { Directory } from "../../lib/services/file_system.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { provider } from "../provider.ts";
+import { AuditScene } from "../security/audit_scene.ts";
 import { allAccess } from "../rdma/resources.ts";
 import { attackTest } from "./attack.ts";
 import { fragment, PacketAttacker } from "./packet_attacker.ts";
@@ -67,6 +69,39 @@ attackTest<SystemOptions>({
     } finally {
       await Deno.remove(outside);
     }
+  },
+});
+
+/** A server's audit log, or none. */
+type Record = (scene: AuditScene) => Promise<AuditLog | undefined>;
+
+attackTest<Record>({
+  rows: ["A6"],
+  attack: "gets a file, and removes the line that tells of it",
+  countermeasure: "every call of a service is audited, in a chain that only the server's key makes",
+  against: ({ paths }) => AuditLog.open(paths),
+  without: {
+    instead: "a server that keeps no audit log",
+    against: () => Promise.resolve(undefined),
+  },
+  async mount(open) {
+    await using scene = await AuditScene.create();
+    const audit = await open(scene);
+    {
+      await using system = await System.start(audit ? { audit } : {});
+      await Deno.writeTextFile(join(system.root, "file"), "secret");
+      if (!await gets(system, "file")) throw new Error("the file cannot be had");
+    }
+    if (!audit) return true;
+    await audit[Symbol.asyncDispose]();
+    const lines = await scene.read();
+    const others = lines.filter((line) => !line.includes('"get"'));
+    if (others.length === lines.length) return true;
+    await scene.write(others);
+    return await scene.verify().then(() => true, (error) => {
+      if (error instanceof IntegrityError) return false;
+      throw error;
+    });
   },
 });
 

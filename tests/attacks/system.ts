@@ -3,6 +3,7 @@ import { deadline } from "@std/async/deadline";
 import type { LogRecord } from "@logtape/logtape";
 import type { Device } from "../../lib/rdma/device.ts";
 import { openDevice } from "../../lib/rdma/provider.ts";
+import type { Audit } from "../../lib/security/audit.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
 import { Client, type ClientOptions } from "../../lib/services/client.ts";
@@ -67,6 +68,7 @@ export interface SystemOptions {
   readonly limits?: Partial<Limits>;
   readonly admission?: Admission;
   readonly psns?: PsnSource;
+  readonly audit?: Audit;
   /** YAML. */
   readonly policy?: string;
   readonly clientAuthentication?: ClientAuthentication;
@@ -215,6 +217,7 @@ async function run(
     limits,
     admission: options.admission ?? new Admission(limits),
     psns: options.psns ?? new PsnSource(),
+    audit: options.audit,
     services: serviceNames(offered),
     ...(policy ? { policy: () => policy } : {}),
     transports: ["rdma"],
