@@ -9,10 +9,10 @@ import {
   type SessionService,
   startedWith,
 } from "../session/service.ts";
+import { ChunkBuffers } from "./chunk_buffers.ts";
 import { ChunkSink } from "./chunk_sink.ts";
 import { ChunkSource, type Moved } from "./chunk_source.ts";
 import {
-  BUFFER_BYTES,
   BUFFERS,
   decodeBuffer,
   decodeChunk,
@@ -118,9 +118,11 @@ export class FileClient implements ServiceDefinition, SessionService {
     using directory = new Directory(dirname(local), { confined: false });
     using file = directory.openFile(basename(local));
     await using buffers = new LentBuffers(access, "read");
+    using plain = new ChunkBuffers(access, transfer, buffers.memory, buffers.window);
     const unconfirmed: number[] = [];
-    const source = new ChunkSource(file, buffers.memory, BUFFER_BYTES, async (chunk) => {
-      const rkey = await buffers.give(chunk.buffer, chunk.length);
+    const source = new ChunkSource(file, plain.memory, plain.bytes, async (chunk) => {
+      plain.seal(chunk);
+      const rkey = await buffers.give(chunk.buffer, plain.sharedBytes(chunk));
       unconfirmed.push(chunk.offset + chunk.length);
       access.send(MessageKind.FILE_CHUNK, transfer, encodeGrantedChunk({ ...chunk, rkey }));
     });
@@ -171,6 +173,7 @@ export class FileClient implements ServiceDefinition, SessionService {
     using directory = new Directory(dirname(local), { confined: false });
     using target = directory.createFile(basename(local));
     await using buffers = new LentBuffers(access, "write");
+    using plain = new ChunkBuffers(access, transfer, buffers.memory, buffers.window);
     const failed = Promise.withResolvers<never>();
     failed.promise.catch(() => {}); // it may come before somebody waits
     const complete = Promise.withResolvers<void>();
@@ -181,10 +184,10 @@ export class FileClient implements ServiceDefinition, SessionService {
     };
     const sink = new ChunkSink(
       target.file,
-      buffers.memory,
-      BUFFER_BYTES,
-      // What is hashed and written is out of the server's reach.
-      ({ buffer }) => buffers.takeBack(buffer),
+      plain.memory,
+      plain.bytes,
+      // What is opened, hashed and written is out of the server's reach.
+      (chunk) => plain.open(chunk, buffers.takeBack(chunk.buffer)),
       (buffer, written, size) => {
         progress(written, size);
         if (written === size) complete.resolve();
@@ -195,7 +198,7 @@ export class FileClient implements ServiceDefinition, SessionService {
       id: transfer,
       message: (kind, body) => {
         if (kind !== MessageKind.FILE_CHUNK) throw outOfTurn(kind);
-        sink.take(decodeChunk(body, BUFFERS, BUFFER_BYTES)).catch(failed.reject);
+        sink.take(decodeChunk(body, BUFFERS, plain.bytes)).catch(failed.reject);
       },
       abort: failed.reject,
     };

@@ -17,6 +17,7 @@ import {
   type ServiceDefinition,
   type SessionService,
 } from "../session/service.ts";
+import { ChunkBuffers } from "./chunk_buffers.ts";
 import { ChunkSink } from "./chunk_sink.ts";
 import { ChunkSource, type Moved } from "./chunk_source.ts";
 import {
@@ -158,6 +159,7 @@ class PutTransfer implements Transfer {
   readonly #end = Promise.withResolvers<string>();
   readonly #file: NewFile;
   readonly #staging: Staging;
+  readonly #plain: ChunkBuffers;
   readonly #sink: ChunkSink<GrantedChunk>;
   #complete = false;
 
@@ -167,22 +169,17 @@ class PutTransfer implements Transfer {
     private readonly request: FileRequest & { operation: "put" },
   ) {
     this.#end.promise.catch(() => {}); // run() reports it
-    const { window } = request;
+    const { window, transfer } = request;
     using building = new DisposableStack();
     this.#file = building.use(root.createFile(request.path));
     this.#staging = building.use(new Staging(access, request, ["LOCAL_WRITE"]));
+    const { memory } = this.#staging;
+    this.#plain = building.use(new ChunkBuffers(access, transfer, memory, window));
     this.#sink = new ChunkSink(
       this.#file.file,
-      this.#staging.memory,
-      window.bufferBytes,
-      (chunk) =>
-        access.transfer(
-          Opcode.READ,
-          this.#staging.region,
-          chunk.buffer * window.bufferBytes,
-          chunk.length,
-          remoteBuffer(window, chunk),
-        ),
+      this.#plain.memory,
+      this.#plain.bytes,
+      (chunk) => this.#plain.open(chunk, this.#read(chunk)),
       (buffer) => this.#release(buffer),
     );
     building.move();
@@ -203,9 +200,9 @@ class PutTransfer implements Transfer {
   }
 
   message(kind: MessageKind, body: Uint8Array): void {
-    const { buffers, bufferBytes } = this.request.window;
+    const { buffers } = this.request.window;
     if (kind === MessageKind.FILE_CHUNK && !this.#complete) {
-      const chunk = decodeGrantedChunk(body, buffers, bufferBytes);
+      const chunk = decodeGrantedChunk(body, buffers, this.#plain.bytes);
       if (chunk.size !== Number(this.request.size)) {
         throw new ProtocolError("chunk", `chunk of a file of ${chunk.size} bytes`);
       }
@@ -226,8 +223,20 @@ class PutTransfer implements Transfer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sink.settled();
+    this.#plain[Symbol.dispose]();
     this.#staging[Symbol.dispose]();
     this.#file[Symbol.dispose]();
+  }
+
+  #read(chunk: GrantedChunk): Promise<void> {
+    const { window } = this.request;
+    return this.access.transfer(
+      Opcode.READ,
+      this.#staging.region,
+      chunk.buffer * window.bufferBytes,
+      this.#plain.sharedBytes(chunk),
+      remoteBuffer(window, chunk),
+    );
   }
 
   #release(buffer: number): void {
@@ -243,6 +252,7 @@ class PutTransfer implements Transfer {
 class GetTransfer implements Transfer {
   readonly #file: RegularFile;
   readonly #staging: Staging;
+  readonly #plain: ChunkBuffers;
   readonly #source: ChunkSource;
   /** Of the grant that each buffer has, or had last. */
   readonly #rkeys: number[];
@@ -258,17 +268,20 @@ class GetTransfer implements Transfer {
     using building = new DisposableStack();
     this.#file = building.use(root.openFile(request.path));
     this.#staging = building.use(new Staging(access, request, []));
+    const { memory, region } = this.#staging;
+    const plain = this.#plain = building.use(new ChunkBuffers(access, transfer, memory, window));
     this.#source = new ChunkSource(
       this.#file,
-      this.#staging.memory,
-      window.bufferBytes,
+      plain.memory,
+      plain.bytes,
       async (chunk) => {
         const { buffer } = chunk;
+        plain.seal(chunk);
         const at = buffer * window.bufferBytes;
         const remote = remoteBuffer(window, { buffer, rkey: this.#rkeys[buffer]! });
         const range = { descriptor: this.#file.fd, position: chunk.offset };
         await (access.writeFile?.(range, chunk.length, remote) ??
-          access.transfer(Opcode.WRITE, this.#staging.region, at, chunk.length, remote));
+          access.transfer(Opcode.WRITE, region, at, plain.sharedBytes(chunk), remote));
         access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
       },
     );
@@ -302,6 +315,7 @@ class GetTransfer implements Transfer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#running;
+    this.#plain[Symbol.dispose]();
     this.#staging[Symbol.dispose]();
     this.#file[Symbol.dispose]();
   }

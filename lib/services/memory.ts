@@ -13,6 +13,7 @@ import {
   startedWith,
 } from "../session/service.ts";
 import { decimal, parse, u32 } from "./schema.ts";
+import { mostStagedBytes, StagedRecord } from "./staged_record.ts";
 
 const requestSchema = v.variant("operation", [
   v.strictObject({
@@ -27,11 +28,15 @@ const requestSchema = v.variant("operation", [
 const grantSchema = v.strictObject({
   address: decimal,
   rkey: u32,
+  /** Number of the operation, by which its keys are told from those of others. */
+  transfer: u32,
 });
 
 /**
  * The server's side: lends a zeroed region to the session, and opens exactly the bytes asked for,
- * for one direction and one operation. Nothing is lent between a grant and the next.
+ * for one direction and one operation. Nothing is lent between a grant and the next. In a sealed
+ * session the region itself is never lent, but a record: of what is read, or to be opened once it
+ * was withdrawn.
  *
  * @param bytes size of the region
  */
@@ -44,6 +49,11 @@ class LentMemory implements SessionService {
   readonly #bytes: number;
   #memory: Memory | undefined;
   #lent: LentBuffer | undefined;
+  /** What is lent in place of the region, where the session is sealed. */
+  #record: StagedRecord | undefined;
+  /** What becomes of it when it is withdrawn. */
+  #direction: GrantDirection = "read";
+  #transfers = 0;
   /** Requests are answered one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -61,6 +71,7 @@ class LentMemory implements SessionService {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#last;
     this.#lent?.[Symbol.dispose]();
+    this.#record?.[Symbol.dispose]();
     this.#memory?.[Symbol.dispose]();
   }
 
@@ -73,20 +84,38 @@ class LentMemory implements SessionService {
   async #open(direction: GrantDirection, offset: number, length: number) {
     requireAccess(this.#access.permissions, direction);
     if (this.#lent) throw new RefusedError("grant", "the session has a grant already");
-    if (length < 1 || offset + length > this.#bytes) {
-      throw new RefusedError(
-        "grant_bounds",
-        `bytes ${offset} to ${offset + length} are not within the ${this.#bytes} that are lent`,
-      );
-    }
+    checkBounds(offset, length, this.#bytes);
     await this.#access.grantTurn?.();
-    this.#memory ??= new Memory(this.#bytes);
+    const memory = this.#memory ??= new Memory(this.#bytes);
+    const transfer = ++this.#transfers;
     using building = new DisposableStack();
-    const lent = building.use(this.#access.lend(this.#memory, offset, length));
+    const record = this.#stage(memory, transfer, offset, length);
+    if (record) building.use(record);
+    if (direction === "read") record?.seal();
+    const lent = building.use(
+      record ? this.#access.lend(record.memory) : this.#access.lend(memory, offset, length),
+    );
     const rkey = await lent.grant(direction);
     building.move();
     this.#lent = lent;
-    return { address: String(lent.address), rkey };
+    this.#record = record;
+    this.#direction = direction;
+    return { address: String(lent.address), rkey, transfer };
+  }
+
+  #stage(
+    memory: Memory,
+    transfer: number,
+    offset: number,
+    length: number,
+  ): StagedRecord | undefined {
+    const { seal } = this.#access;
+    if (!seal) return undefined;
+    const most = mostStagedBytes(this.#bytes);
+    if (length > most) {
+      throw new RefusedError("grant_bounds", `${length} bytes at once are more than ${most}`);
+    }
+    return new StagedRecord(seal.channel("memory", transfer), memory, offset, length, offset);
   }
 
   async #withdraw(): Promise<Record<string, never>> {
@@ -95,8 +124,27 @@ class LentMemory implements SessionService {
     await lent.withdraw();
     lent[Symbol.dispose]();
     this.#lent = undefined;
+    using record = this.#record;
+    this.#record = undefined;
+    if (this.#direction === "write") record?.open();
     return {};
   }
+}
+
+function checkBounds(offset: number, length: number, bytes: number): void {
+  if (length >= 1 && offset + length <= bytes) return;
+  throw new RefusedError(
+    "grant_bounds",
+    `bytes ${offset} to ${offset + length} are not within the ${bytes} that are lent`,
+  );
+}
+
+/** Bytes of the client's, and where in the region they belong. */
+interface Range {
+  readonly memory: Memory;
+  readonly at: number;
+  readonly length: number;
+  readonly offset: number;
 }
 
 /** The client's side: WRITEs to and READs from the region that the server lends. */
@@ -146,19 +194,34 @@ export class MemoryClient implements ServiceDefinition, SessionService {
     offset: number,
   ): Promise<void> {
     const access = startedWith(this.#access, this.name);
-    const grant = parse(
-      grantSchema,
-      await session.request("memory", {
-        operation: "grant",
-        direction,
-        offset: String(offset),
-        length: String(memory.length),
-      }),
-    );
-    using region = access.registerMemory(memory, direction === "read" ? ["LOCAL_WRITE"] : []);
+    const { registeredBytes } = session.agreed.welcome.limits;
+    // All or nothing, also where it takes several operations.
+    checkBounds(offset, memory.length, registeredBytes);
+    const most = access.seal ? mostStagedBytes(registeredBytes) : memory.length;
+    for (let at = 0; at < memory.length; at += most) {
+      const length = Math.min(most, memory.length - at);
+      await this.#move(access, session, direction, { memory, at, length, offset: offset + at });
+    }
+  }
+
+  async #move(
+    access: ServiceAccess,
+    session: ClientSession,
+    direction: GrantDirection,
+    { memory, at, length, offset }: Range,
+  ): Promise<void> {
+    const range = { offset: String(offset), length: String(length) };
+    const request = { operation: "grant", direction, ...range };
+    const { transfer, ...grant } = parse(grantSchema, await session.request("memory", request));
+    const channel = access.seal?.channel("memory", transfer);
+    using record = channel && new StagedRecord(channel, memory, at, length, offset);
+    if (direction === "write") record?.seal();
+    const moved = record?.memory ?? memory;
+    using region = access.registerMemory(moved, direction === "read" ? ["LOCAL_WRITE"] : []);
     const opcode = direction === "write" ? Opcode.WRITE : Opcode.READ;
     const remote = { address: Number(grant.address), rkey: grant.rkey };
-    await access.transfer(opcode, region, 0, memory.length, remote);
+    await access.transfer(opcode, region, 0, moved.length, remote);
+    if (direction === "read") record?.open();
     await session.request("memory", { operation: "withdraw" });
   }
 }

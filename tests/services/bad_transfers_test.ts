@@ -7,7 +7,8 @@ import {
   encodeGrantedBuffer,
   encodeGrantedChunk,
 } from "../../lib/services/file_protocol.ts";
-import { MessageKind } from "../../lib/session/service.ts";
+import { RECORD_OVERHEAD } from "../../lib/security/seal.ts";
+import { type GrantDirection, MessageKind } from "../../lib/session/service.ts";
 import { eventually } from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { attackTest, frame, logTest, Scene } from "../session/attack_scene.ts";
@@ -19,7 +20,7 @@ attackTest(
   async (client) => {
     await client.establish();
     const { window } = client;
-    const size = WINDOW_BUFFER_BYTES;
+    const size = 4096;
     await client.request("files", {
       operation: "put",
       transfer: 1,
@@ -52,7 +53,7 @@ async function beginPut(client: HostileClient): Promise<void> {
   }
 }
 
-const firstChunk = { buffer: 0, length: WINDOW_BUFFER_BYTES, offset: 0, size, rkey: 1 };
+const firstChunk = { buffer: 0, length: 4096, offset: 0, size, rkey: 1 };
 const chunks: [what: string, reason: string, kind: number, payload: Uint8Array][] = [
   [
     "in a buffer that there is not",
@@ -65,6 +66,12 @@ const chunks: [what: string, reason: string, kind: number, payload: Uint8Array][
     "chunk",
     MessageKind.FILE_CHUNK,
     encodeGrantedChunk({ ...firstChunk, length: WINDOW_BUFFER_BYTES + 1 }),
+  ],
+  [
+    "that leaves no room for its seal",
+    "chunk",
+    MessageKind.FILE_CHUNK,
+    encodeGrantedChunk({ ...firstChunk, length: WINDOW_BUFFER_BYTES }),
   ],
   [
     "out of turn",
@@ -98,6 +105,14 @@ for (const [what, reason, kind, payload] of chunks) {
   });
 }
 
+attackTest("a put of what nobody sealed", "record_forged", async (client, scene) => {
+  await beginPut(client);
+  const payload = encodeGrantedChunk({ ...firstChunk, rkey: client.rkey });
+  client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload });
+  await scene.ended(client.peer);
+  await eventually("no file is left", () => scene.filesLeft().length === 0, 1000);
+});
+
 /** How far a client comes before it ends the connection, and the reason if it does so politely. */
 const ends: [where: string, reach: (client: HostileClient) => Promise<void>, reason: string][] = [
   [
@@ -121,6 +136,7 @@ const ends: [where: string, reach: (client: HostileClient) => Promise<void>, rea
     "in the middle of a put",
     async (client) => {
       await beginPut(client);
+      client.fillBuffer(1, firstChunk);
       const payload = encodeGrantedChunk({ ...firstChunk, rkey: client.rkey });
       client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload });
       await client.message(MessageKind.FILE_BUFFER_FREE);
@@ -146,6 +162,7 @@ for (const [where, reach, reason] of ends) {
 
 attackTest("a put whose hash is not that of its bytes", "bye", async (client, scene) => {
   await beginPut(client);
+  client.fillBuffer(1, firstChunk);
   const short = encodeGrantedChunk({ ...firstChunk, rkey: client.rkey });
   client.sendFragment({ kind: MessageKind.FILE_CHUNK, payload: short });
   await client.message(MessageKind.FILE_BUFFER_FREE);
@@ -213,32 +230,43 @@ verbsTest("a request that cannot be granted is refused, and the session goes on"
   await scene.unharmed();
 });
 
+attackTest("a withdrawal of what nobody sealed", "record_forged", async (client) => {
+  await client.establish();
+  const range = { offset: "0", length: "64" };
+  await client.request("memory", { operation: "grant", direction: "write", ...range });
+  await client.reply();
+  await client.request("memory", { operation: "withdraw" });
+});
+
 verbsTest(
   "a grant reaches no byte beside it, in no other direction, and none when withdrawn",
   async () => {
     const scene = Scene.current;
     const reaches: [
       what: string,
+      direction: GrantDirection,
       opcode: typeof Opcode.READ | typeof Opcode.WRITE,
       shift: number,
       withdrawn: boolean,
     ][] = [
-      ["one byte before", Opcode.WRITE, -1, false],
-      ["one byte after", Opcode.WRITE, 1, false],
-      ["READ where WRITE was granted", Opcode.READ, 0, false],
-      ["WRITE after the withdrawal", Opcode.WRITE, 0, true],
+      ["one byte before", "write", Opcode.WRITE, -1, false],
+      ["one byte after", "write", Opcode.WRITE, 1, false],
+      ["READ where WRITE was granted", "write", Opcode.READ, 0, false],
+      ["WRITE where READ was granted", "read", Opcode.WRITE, 0, false],
+      ["READ after the withdrawal", "read", Opcode.READ, 0, true],
     ];
-    for (const [what, opcode, shift, withdrawn] of reaches) {
+    for (const [what, direction, opcode, shift, withdrawn] of reaches) {
       using client = await scene.connect();
       await client.establish();
-      const grant = { operation: "grant", direction: "write", offset: "4096", length: "64" };
+      const grant = { operation: "grant", direction, offset: "4096", length: "64" };
       await client.request("memory", grant);
       const remote = (await client.reply()).body.body as { address: string; rkey: number };
       if (withdrawn) {
         await client.request("memory", { operation: "withdraw" });
         await client.reply();
       }
-      client.reach(opcode, { address: Number(remote.address) + shift, rkey: remote.rkey });
+      const beside = { address: Number(remote.address) + shift, rkey: remote.rkey };
+      client.reach(opcode, beside, 64 + RECORD_OVERHEAD);
       assertEquals((await deadline(client.failure, 5000)).code, "ibv_wc_rem_access_err", what);
       client[Symbol.dispose]();
       await scene.ended(client.peer);

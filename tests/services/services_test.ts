@@ -59,7 +59,13 @@ async function useAll(workspace: Workspace, server: RunningServer, seal: SealMod
     RefusedError,
   );
 
-  for (const bytes of [0, 1, 262145, 3_000_000]) {
+  await session.during(memory.write(session, 0, large));
+  assertEquals(await session.during(memory.read(session, 1, 2 ** 20 - 1)), large.slice(1));
+  const zeros = new Uint8Array(2 ** 20);
+  await assertRejects(() => memory.write(session, 1, zeros), RefusedError, "not within");
+  assertEquals(await session.during(memory.read(session, 0, 2 ** 20)), large);
+
+  for (const bytes of [0, 1, 258_048, 258_049, 262145, 3_000_000]) {
     const [sent, back] = [workspace.file("sent"), workspace.file("back")];
     await randomFile(sent, bytes);
     const hash = await sha256(sent);

@@ -200,9 +200,17 @@ export class HostileClient implements Disposable {
     await this.message(MessageKind.PROOF);
   }
 
-  /** The channel of one of its transfers, where the session is sealed. */
-  channel(channel: "files" | "memory", transfer: number): RecordSeal | undefined {
-    return this.#seal?.channel(channel, transfer);
+  /** Puts a chunk of zeros into its window, sealed for a transfer where the session is. */
+  fillBuffer(
+    transfer: number,
+    { buffer, length, offset }: { buffer: number; length: number; offset: number },
+  ): void {
+    const { memory } = this.#end!;
+    const at = WINDOW_BASE + buffer * WINDOW_BUFFER_BYTES;
+    using zeros = new Memory(length);
+    using channel = this.#seal?.channel("files", transfer);
+    if (channel) channel.seal(zeros, 0, length, memory, at, offset);
+    else memory.bytes.set(zeros.bytes, at);
   }
 
   /** Bytes that a fragment's payload may have. */
