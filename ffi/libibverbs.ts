@@ -175,6 +175,8 @@ export const ibvDevice = struct("ibv_device", 664, {
 
 export const ibvContext = struct("ibv_context", 328, {
   "device": [0, "pointer"],
+  "ops.alloc_mw": [64, "pointer"],
+  "ops.dealloc_mw": [80, "pointer"],
   "ops.poll_cq": [96, "pointer"],
   "ops.req_notify_cq": [104, "pointer"],
   "ops.post_send": [208, "pointer"],
@@ -187,6 +189,7 @@ export const ibvDeviceAttr = struct("ibv_device_attr", 232, {
   "max_mr_size": [80, "u64"],
   "max_qp": [108, "i32"],
   "max_qp_wr": [112, "i32"],
+  "device_cap_flags": [116, "u32"],
   "max_sge": [120, "i32"],
   "max_cq": [128, "i32"],
   "max_cqe": [132, "i32"],
@@ -220,6 +223,10 @@ export const ibvGidEntry = struct("ibv_gid_entry", 32, {
 export const ibvMr = struct("ibv_mr", 48, {
   "lkey": [36, "u32"],
   "rkey": [40, "u32"],
+});
+
+export const ibvMw = struct("ibv_mw", 32, {
+  "rkey": [16, "u32"],
 });
 
 export const ibvCompChannel = struct("ibv_comp_channel", 16, {
@@ -282,11 +289,18 @@ export const ibvSendWr = struct("ibv_send_wr", 128, {
   "opcode": [28, "i32"],
   "send_flags": [32, "u32"],
   "imm_data": [36, "u32"],
+  "invalidate_rkey": [36, "u32"],
   "wr.rdma.remote_addr": [40, "u64"],
   "wr.rdma.rkey": [48, "u32"],
   "wr.atomic.compare_add": [48, "u64"],
   "wr.atomic.swap": [56, "u64"],
   "wr.atomic.rkey": [64, "u32"],
+  "bind_mw.mw": [80, "pointer"],
+  "bind_mw.rkey": [88, "u32"],
+  "bind_mw.bind_info.mr": [96, "pointer"],
+  "bind_mw.bind_info.addr": [104, "u64"],
+  "bind_mw.bind_info.length": [112, "u64"],
+  "bind_mw.bind_info.mw_access_flags": [120, "u32"],
 });
 
 export const ibvRecvWr = struct("ibv_recv_wr", 32, {
@@ -320,6 +334,7 @@ export const verbsStructures = [
   ibvPortAttr,
   ibvGidEntry,
   ibvMr,
+  ibvMw,
   ibvCompChannel,
   ibvQp,
   ibvQpInitAttr,
@@ -370,6 +385,10 @@ export const V = {
   IBV_ACCESS_REMOTE_WRITE: 1 << 1,
   IBV_ACCESS_REMOTE_READ: 1 << 2,
   IBV_ACCESS_REMOTE_ATOMIC: 1 << 3,
+  IBV_ACCESS_MW_BIND: 1 << 4,
+  IBV_MW_TYPE_2: 2,
+  IBV_DEVICE_MEM_WINDOW_TYPE_2A: 1 << 23,
+  IBV_DEVICE_MEM_WINDOW_TYPE_2B: 1 << 24,
   IBV_WR_RDMA_WRITE: 0,
   IBV_WR_RDMA_WRITE_WITH_IMM: 1,
   IBV_WR_SEND: 2,
@@ -377,6 +396,8 @@ export const V = {
   IBV_WR_RDMA_READ: 4,
   IBV_WR_ATOMIC_CMP_AND_SWP: 5,
   IBV_WR_ATOMIC_FETCH_AND_ADD: 6,
+  IBV_WR_LOCAL_INV: 7,
+  IBV_WR_BIND_MW: 8,
   IBV_SEND_FENCE: 1 << 0,
   IBV_SEND_SIGNALED: 1 << 1,
   IBV_SEND_SOLICITED: 1 << 2,

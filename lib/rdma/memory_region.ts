@@ -1,7 +1,10 @@
 import { V } from "../../ffi/libibverbs.ts";
 
-/** What a device may do with registered memory or through a queue pair (enum ibv_access_flags). */
-export type Access = "LOCAL_WRITE" | "REMOTE_WRITE" | "REMOTE_READ" | "REMOTE_ATOMIC";
+/**
+ * What a device may do with registered memory or through a queue pair, and whether memory windows
+ * may be bound to it (enum ibv_access_flags).
+ */
+export type Access = "LOCAL_WRITE" | "REMOTE_WRITE" | "REMOTE_READ" | "REMOTE_ATOMIC" | "MW_BIND";
 
 /** Access flags as C has them. */
 export function accessFlags(access: readonly Access[]): number {

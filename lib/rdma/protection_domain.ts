@@ -1,5 +1,6 @@
 import type { Memory } from "../../ffi/memory.ts";
 import type { Access, MemoryRegion } from "./memory_region.ts";
+import type { MemoryWindow } from "./memory_window.ts";
 import type { QueuePair, QueuePairOptions } from "./queue_pair.ts";
 
 /** What keeps one session's memory and queue pair apart from another's (IBTA volume 1, section 10.2.3). */
@@ -19,6 +20,12 @@ export interface ProtectionDomain extends Disposable {
     offset?: number,
     length?: number,
   ): MemoryRegion;
+  /**
+   * Allocates a memory window of type 2; undefined where the device has none.
+   *
+   * @throws VerbsError for example ENOMEM, when the device has no more
+   */
+  readonly allocateMemoryWindow?: (() => MemoryWindow) | undefined;
   /** Creates a reliable connected queue pair in state RESET. */
   createQueuePair(options: QueuePairOptions): QueuePair;
 }

@@ -140,8 +140,29 @@ const immData = ibvSendWr.offset("imm_data");
 const remoteAddress = ibvSendWr.offset("wr.rdma.remote_addr");
 const rdmaRkey = ibvSendWr.offset("wr.rdma.rkey");
 const compareAdd = ibvSendWr.offset("wr.atomic.compare_add");
+const invalidateRkey = ibvSendWr.offset("invalidate_rkey");
+const bindWindow = ibvSendWr.offset("bind_mw.mw");
+const bindRkey = ibvSendWr.offset("bind_mw.rkey");
+const bindRegion = ibvSendWr.offset("bind_mw.bind_info.mr");
+const bindAddress = ibvSendWr.offset("bind_mw.bind_info.addr");
+const bindLength = ibvSendWr.offset("bind_mw.bind_info.length");
+const bindAccess = ibvSendWr.offset("bind_mw.bind_info.mw_access_flags");
 const swap = ibvSendWr.offset("wr.atomic.swap");
 const atomicRkey = ibvSendWr.offset("wr.atomic.rkey");
+
+/** What a memory window is bound to (struct ibv_mw_bind_info). */
+export interface Binding {
+  /** Address of the window's struct ibv_mw. */
+  readonly window: number;
+  readonly rkey: number;
+  /** Address of the region's struct ibv_mr. */
+  readonly region: number;
+  readonly address: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Flags of IBV_ACCESS. */
+  readonly access: number;
+}
 
 /**
  * Send work requests in the layout of struct ibv_send_wr. Set up once, changed in place and
@@ -159,10 +180,28 @@ export class SendWorkRequests extends WorkRequestList {
    * @param flags of {@linkcode SendFlag}
    */
   prepare(index: number, wrId: number, operation: Opcode, flags: number): this {
-    this.begin(index, wrId);
+    return this.#start(index, wrId, operation, flags);
+  }
+
+  /** Makes request `index` one that binds a memory window, of a queue pair whose device has them. */
+  prepareBind(index: number, wrId: number, flags: number, binding: Binding): this {
     const at = index * ibvSendWr.size;
-    this.words[(at + opcode) >> 2] = operation;
-    this.words[(at + sendFlags) >> 2] = flags;
+    this.#start(index, wrId, V.IBV_WR_BIND_MW, flags);
+    // rdma_rxe's library refuses what is left of another request here.
+    this.words[(at + immData) >> 2] = 0;
+    this.setAddress(at + bindWindow, binding.window);
+    this.words[(at + bindRkey) >> 2] = binding.rkey;
+    this.setAddress(at + bindRegion, binding.region);
+    this.setAddress(at + bindAddress, binding.address);
+    this.setAddress(at + bindLength, binding.length);
+    this.words[(at + bindAccess) >> 2] = binding.access;
+    return this;
+  }
+
+  /** Makes request `index` one that ends the binding of a memory window. */
+  prepareInvalidate(index: number, wrId: number, flags: number, rkey: number): this {
+    this.#start(index, wrId, V.IBV_WR_LOCAL_INV, flags);
+    this.words[(index * ibvSendWr.size + invalidateRkey) >> 2] = rkey;
     return this;
   }
 
@@ -192,6 +231,14 @@ export class SendWorkRequests extends WorkRequestList {
     this.view.setBigUint64(at + compareAdd, operand, true);
     this.view.setBigUint64(at + swap, swapWith, true);
     this.words[(at + atomicRkey) >> 2] = rkey;
+    return this;
+  }
+
+  #start(index: number, wrId: number, operation: number, flags: number): this {
+    this.begin(index, wrId);
+    const at = index * ibvSendWr.size;
+    this.words[(at + opcode) >> 2] = operation;
+    this.words[(at + sendFlags) >> 2] = flags;
     return this;
   }
 

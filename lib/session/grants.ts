@@ -1,7 +1,10 @@
 import type { Memory } from "../../ffi/memory.ts";
 import { VerbsealError } from "../errors.ts";
 import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
+import type { MemoryWindow } from "../rdma/memory_window.ts";
+import type { ProtectionDomain } from "../rdma/protection_domain.ts";
 import type { GrantDirection, LentBuffer } from "./service.ts";
+import type { Transfers } from "./transfers.ts";
 
 /** Bytes of memory that are lent. */
 export interface LentRange {
@@ -74,5 +77,75 @@ export class RegisteredBuffer implements LentBuffer {
   #end(): void {
     this.#region?.[Symbol.dispose]();
     this.#region = undefined;
+  }
+}
+
+/** What the peer does through a window for a direction. */
+const windowRights: Readonly<Record<GrantDirection, Access>> = {
+  read: "REMOTE_READ",
+  write: "REMOTE_WRITE",
+};
+
+/**
+ * A lent buffer whose memory stays registered, without any right of the peer's: a memory window gives
+ * and takes them by work requests, which is faster than to register anew. The region is exactly what is
+ * granted, as rdma_rxe lets the peer through a window to all of the region beneath.
+ */
+export class WindowedBuffer implements LentBuffer {
+  #window: MemoryWindow | undefined;
+  #region: MemoryRegion | undefined;
+  #granted = false;
+
+  /**
+   * @param allocateWindow of the protection domain; the queue pair is there already, as what was made
+   * last ends first when a process is killed
+   * @param counted ends with the buffer
+   */
+  constructor(
+    private readonly protectionDomain: ProtectionDomain,
+    private readonly allocateWindow: () => MemoryWindow,
+    private readonly transfers: Transfers,
+    private readonly range: LentRange,
+    private readonly counted: Disposable,
+  ) {}
+
+  get address(): number {
+    return this.range.memory.address + this.range.offset;
+  }
+
+  async grant(direction: GrantDirection, length = this.range.length): Promise<number> {
+    checkGrantable(this.#granted, length, this.range.length);
+    const window = this.#window ??= this.allocateWindow();
+    const region = this.#registered(length);
+    this.#granted = true;
+    await this.transfers.run((requests, slot, wrId) =>
+      window.prepareBind(requests, slot, wrId, region, windowRights[direction])
+    );
+    return window.rkey;
+  }
+
+  async withdraw(): Promise<void> {
+    if (!this.#granted) return;
+    const window = this.#window!;
+    await this.transfers.run((requests, slot, wrId) =>
+      window.prepareInvalidate(requests, slot, wrId)
+    );
+    this.#granted = false;
+  }
+
+  /** Ends a grant too, also where the queue pair has failed and takes no work requests. */
+  [Symbol.dispose](): void {
+    this.#window?.[Symbol.dispose]();
+    this.#region?.[Symbol.dispose]();
+    this.counted[Symbol.dispose]();
+  }
+
+  #registered(length: number): MemoryRegion {
+    if (this.#region?.length === length) return this.#region;
+    this.#region?.[Symbol.dispose]();
+    this.#region = undefined;
+    const { memory, offset } = this.range;
+    const access: readonly Access[] = ["LOCAL_WRITE", "MW_BIND"];
+    return this.#region = this.protectionDomain.registerMemory(memory, access, offset, length);
   }
 }

@@ -28,7 +28,7 @@ import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import { SessionSeal } from "../security/seal.ts";
 import { bringUp } from "./bring_up.ts";
-import { RegisteredBuffer } from "./grants.ts";
+import { RegisteredBuffer, WindowedBuffer } from "./grants.ts";
 import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
 import { Pace } from "./pace.ts";
 import { RegisteredBytes } from "./registered_bytes.ts";
@@ -224,10 +224,13 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   }
 
   lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {
-    const { protectionDomain } = this.#allocated();
+    const { protectionDomain, transfers } = this.#allocated();
     const range = { memory, offset, length };
     const counted = this.#registered.reserve(length);
-    return new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
+    const { allocateMemoryWindow } = protectionDomain;
+    return allocateMemoryWindow
+      ? new WindowedBuffer(protectionDomain, allocateMemoryWindow, transfers, range, counted)
+      : new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
   }
 
   transfer(

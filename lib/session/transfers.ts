@@ -4,10 +4,13 @@ import { type Opcode, SendFlag, SendWorkRequests } from "../rdma/work_request.ts
 import type { RemoteBuffer } from "./service.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
-/** READs and WRITEs that a session has outstanding at most. */
+/** READs and WRITEs, and changes of memory windows, that a session has outstanding at most. */
 export const TRANSFERS = 16;
 
-/** READs and WRITEs of a session's services: at most {@linkcode TRANSFERS} at once, the others wait in turn. */
+/**
+ * READs and WRITEs of a session's services, and changes of the memory windows through which the peer
+ * makes its own: at most {@linkcode TRANSFERS} at once, the others wait in turn.
+ */
 export class Transfers {
   readonly #requests = new SendWorkRequests(TRANSFERS);
   readonly #free = Array.from({ length: TRANSFERS }, (_, slot) => slot);
@@ -18,18 +21,27 @@ export class Transfers {
   constructor(private readonly queuePair: QueuePair) {}
 
   /** Resolves when the transfer has completed; rejects when the session ends before. */
-  async start(
+  start(
     opcode: typeof Opcode.READ | typeof Opcode.WRITE,
     local: MemoryRegion,
     localOffset: number,
     length: number,
     remote: RemoteBuffer,
   ): Promise<void> {
+    return this.run((requests, slot, wrId) =>
+      requests.prepare(slot, wrId, opcode, SendFlag.SIGNALED)
+        .buffer(slot, local.address + localOffset, length, local.lkey)
+        .remote(slot, remote.address, remote.rkey)
+    );
+  }
+
+  /** Resolves when a signalled request has completed; rejects when the session ends before. */
+  async run(
+    prepare: (requests: SendWorkRequests, slot: number, wrId: number) => void,
+  ): Promise<void> {
     const slot = await this.#takeSlot();
-    this.#requests.prepare(slot, WorkRequestId.transfer(slot), opcode, SendFlag.SIGNALED)
-      .buffer(slot, local.address + localOffset, length, local.lkey)
-      .remote(slot, remote.address, remote.rkey);
     try {
+      prepare(this.#requests, slot, WorkRequestId.transfer(slot));
       this.queuePair.postSend(this.#requests, slot);
     } catch (error) {
       this.#giveSlotBack(slot);

@@ -40,3 +40,16 @@ Deno.test("what could not be registered does not count", () => {
   assertThrows(() => registered.count(100, fail), Error, "no memory");
   registered.count(100, () => region(100).made);
 });
+
+Deno.test("bytes that are reserved count with registered ones, until they are given back, once", () => {
+  const registered = new RegisteredBytes(100);
+  const lent = registered.reserve(60);
+  const region40 = registered.count(40, () => region(40).made);
+  assertEquals(assertThrows(() => registered.reserve(1), RefusedError).code, "registered_memory");
+  lent[Symbol.dispose]();
+  lent[Symbol.dispose]();
+  registered.reserve(60);
+  assertThrows(() => registered.reserve(1), RefusedError);
+  region40[Symbol.dispose]();
+  registered.reserve(40);
+});

@@ -72,6 +72,9 @@ const harmlessEvents: ReadonlySet<string> = new Set([
   "IBV_EVENT_QP_LAST_WQE_REACHED",
 ]);
 
+/** Bound to a queue pair by its number, or by it and the protection domain: both ways hold for us. */
+const WINDOWS = V.IBV_DEVICE_MEM_WINDOW_TYPE_2A | V.IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+
 function describe(device: Deno.PointerObject): { name: string; transport: number } {
   const fields = ibvDevice.at(device);
   return { name: textOf(fields.get("name")), transport: fields.get("transport_type") };
@@ -117,6 +120,8 @@ export class VerbsDevice extends VerbsObject implements Device {
   readonly provider = "verbs";
   readonly firmware: string;
   readonly limits: DeviceLimits;
+  /** Whether it has memory windows of type 2. */
+  readonly #windows: boolean;
   readonly #listeners = new Set<(event: AsyncEvent) => void>();
   readonly #asyncFd: number;
 
@@ -143,6 +148,7 @@ export class VerbsDevice extends VerbsObject implements Device {
     setNonblocking(this.#asyncFd);
     const attr = this.#attributes();
     this.firmware = textOf(attr.get("fw_ver"));
+    this.#windows = (attr.get("device_cap_flags") & WINDOWS) !== 0 && attr.get("max_mw") > 0;
     this.limits = {
       maxQueuePairs: attr.get("max_qp"),
       maxWorkRequests: attr.get("max_qp_wr"),
@@ -165,7 +171,7 @@ export class VerbsDevice extends VerbsObject implements Device {
   }
 
   allocateProtectionDomain(): VerbsProtectionDomain {
-    return new VerbsProtectionDomain(this.pointer);
+    return new VerbsProtectionDomain(this.pointer, this.#windows);
   }
 
   createCompletionQueue(depth: number): VerbsCompletionQueue {

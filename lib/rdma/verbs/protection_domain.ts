@@ -4,13 +4,16 @@ import type { Access } from "../memory_region.ts";
 import type { ProtectionDomain } from "../protection_domain.ts";
 import type { QueuePairOptions } from "../queue_pair.ts";
 import { VerbsMemoryRegion } from "./memory_region.ts";
+import { VerbsMemoryWindow } from "./memory_window.ts";
 import { VerbsObject } from "./object.ts";
 import { VerbsQueuePair } from "./queue_pair.ts";
 
 export class VerbsProtectionDomain extends VerbsObject implements ProtectionDomain {
   readonly #context: Deno.PointerObject;
+  readonly allocateMemoryWindow: (() => VerbsMemoryWindow) | undefined;
 
-  constructor(context: Deno.PointerObject) {
+  /** @param windows whether the device has memory windows of type 2 */
+  constructor(context: Deno.PointerObject, windows: boolean) {
     super(
       "ibv_alloc_pd",
       libibverbs().ibv_alloc_pd(context),
@@ -18,6 +21,9 @@ export class VerbsProtectionDomain extends VerbsObject implements ProtectionDoma
       libibverbs().ibv_dealloc_pd,
     );
     this.#context = context;
+    this.allocateMemoryWindow = windows
+      ? () => new VerbsMemoryWindow(context, this.pointer)
+      : undefined;
   }
 
   registerMemory(
