@@ -3,6 +3,7 @@ import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import { createSocket } from "node:dgram";
 import { auditPaths, readAuditHead, readAuditKey } from "../../lib/security/audit_key_and_head.ts";
 import { type AuditReport, verifyAudit } from "../../lib/security/audit_verify.ts";
+import { message } from "../../lib/services/plain_messages.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { openClient } from "../client.ts";
 import { randomFile, run, RunningServer, sha256, Workspace } from "../program.ts";
@@ -135,6 +136,39 @@ verbsTest("who is not let in is on record with the reason", async () => {
   assertEquals(subjectOf(lines[1]!), "CN=Verbseal client");
   const { hostname, port } = stranger.localAddr as Deno.NetAddr;
   assertEquals([lines[2]!["peer"], lines[2]!["identity"]], [`${hostname}:${port}`, undefined]);
+});
+
+verbsTest("plain clients of the message service are on record, too", async () => {
+  await using workspace = await Workspace.create();
+  await using server = await RunningServer.start(
+    workspace,
+    [...auditing, "--messages-listen", ":0", "--max-message-clients", "1"],
+  );
+  const { messagesAddress } = await server.logged(({ message }) => message === "listening");
+  const port = Number(String(messagesAddress).split(":").at(-1));
+  const address = { hostname: provider.address, port };
+  const caCerts = [await Deno.readTextFile(workspace.file("certs/ca.pem"))];
+  const tls = await Deno.connectTls({ ...address, caCerts });
+  await tls.write(message("ECHO", new TextEncoder().encode("hello")));
+  await tls.read(new Uint8Array(100));
+  using _another = await Deno.connect(address);
+  await server.logged(({ reason }) => reason === "message_clients");
+  tls.close();
+  await server.logged(({ message }) => message === "message client gone");
+  await server.stop();
+  const lines = (await linesOf(workspace)).slice(2, -1);
+  const facts = lines.map(({ event, reason, requests }) => ({ event, reason, requests }));
+  assertEquals(facts, [
+    { event: "policy", reason: undefined, requests: undefined },
+    { event: "accepted", reason: undefined, requests: undefined },
+    { event: "limit", reason: "message_clients", requests: undefined },
+    { event: "ended", reason: "closed", requests: 1 },
+  ]);
+  assertEquals(lines.map(({ identity }) => identity), [
+    ...["anonymous", "anonymous"],
+    undefined,
+    "anonymous",
+  ]);
 });
 
 verbsTest("packets that no peer sends are noticed", async () => {
