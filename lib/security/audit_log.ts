@@ -106,6 +106,7 @@ export class AuditLog implements Audit, AsyncDisposable {
   }
 
   #queue(entry: AuditEntry): Promise<void> {
+    if (this.#ending.signal.aborted) return refused(); // nobody writes any more
     if (this.#waiting.length >= MAX_WAITING) {
       this.#lost += 1;
       return refused();

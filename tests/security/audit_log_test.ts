@@ -164,10 +164,14 @@ Deno.test("a server that was killed as it began the next file goes on in that", 
   assertEquals(await failureOf(scene), "audit_head");
 });
 
-Deno.test("two servers do not write to one log", async () => {
+Deno.test("two servers do not write to one log, nor one that has ended it", async () => {
   await using scene = await AuditScene.create();
-  await using _log = await AuditLog.open(scene.paths);
+  const log = await AuditLog.open(scene.paths);
   assertEquals(await failureOf(scene), "audit_in_use");
+  await log[Symbol.asyncDispose]();
+  await scene.record();
+  await assertRejects(() => log.record(entry), RefusedError);
+  assertEquals((await scene.verify()).lines, 1);
 });
 
 Deno.test("while lines cannot be written nobody is let in, and then all of them are", async () => {
