@@ -1,9 +1,12 @@
 /** Attacks on memory that the server lends: with keys, addresses and times that were not granted. */
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
 import { LentBuffers } from "../../lib/services/lent_buffers.ts";
 import { RegisteredBuffer } from "../../lib/session/grants.ts";
 import type { RemoteBuffer, ServiceAccess } from "../../lib/session/service.ts";
 import { type ReliableEnd, ReliablePair } from "../rdma/resources.ts";
+import { AttackedEnd } from "../rdma/roce/attacked_end.ts";
+import { Forger, plain } from "../rdma/roce/forged_packet.ts";
 import { attackTest } from "./attack.ts";
 import { LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
 import { withCarelessMemory } from "./careless_memory.ts";
@@ -55,6 +58,30 @@ attackTest<SystemOptions>({
     using attacker = await system.hostile();
     const granted = await grant(attacker, "write", 4096, 32);
     return await write(attacker, granted, secret);
+  },
+});
+
+attackTest<undefined>({
+  rows: ["6.2.1"],
+  attack: "answers a READ of 700 bytes with 768",
+  countermeasure: "the lengths of all packets of an answer are checked before they are stored",
+  against: undefined,
+  without: {
+    impossible: "it is the transport's own, which stores nothing that it has not counted",
+  },
+  // deno-lint-ignore require-await -- the network is a simulated one
+  async mount() {
+    using attacked = new AttackedEnd("IPv4");
+    using forger = new Forger(attacked.peer, attacked.end.host.port.local);
+    const { READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST } = PacketOpcode;
+    const opcodes = [READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST];
+    for (const [ahead, opcode] of opcodes.entries()) {
+      const packet = { ...plain, opcode, ahead, payloadBytes: 256 };
+      attacked.hit(forger.make(packet, attacked.knowledge));
+    }
+    if (attacked.end.sent[0]?.status !== "IBV_WC_BAD_RESP_ERR") return true;
+    attacked.checkMemory();
+    return false;
   },
 });
 
