@@ -112,6 +112,11 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
     text: "control frames a second of a session",
     parse: rate,
   },
+  requeuesPerMinute: {
+    flags: "--requeue-rate <count>",
+    text: "times a minute that a session's queue pair is replaced",
+    parse: rate,
+  },
   messageClients: {
     flags: "--max-message-clients <count>",
     text: "clients at once of --messages-listen",

@@ -6,13 +6,16 @@ import type { DeviceLimits } from "../rdma/device.ts";
  */
 const REGIONS = 8;
 
-/** Sessions that a device has room for: each has a protection domain, a queue pair and a completion queue. */
+/**
+ * Sessions that a device has room for: each has a protection domain, a queue pair, a completion queue
+ * and, on a device that has them, a memory window.
+ */
 export function sessionRoom(limits: DeviceLimits): number {
-  const { maxQueuePairs, maxProtectionDomains, maxCompletionQueues, maxMemoryRegions } = limits;
   return Math.min(
-    maxQueuePairs,
-    maxProtectionDomains,
-    maxCompletionQueues,
-    Math.floor(maxMemoryRegions / REGIONS),
+    limits.maxQueuePairs,
+    limits.maxProtectionDomains,
+    limits.maxCompletionQueues,
+    limits.maxMemoryWindows || Infinity,
+    Math.floor(limits.maxMemoryRegions / REGIONS),
   );
 }

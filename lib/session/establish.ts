@@ -23,6 +23,8 @@ export interface EstablishOptions {
   readonly streams?: StreamTransport | undefined;
   /** Seconds that another queue pair may take to replace one that failed. */
   readonly replacementSeconds: number;
+  /** Times a minute that one may take another's place; a client leaves that to its server. */
+  readonly replacementsPerMinute?: number;
   /** Server: decides on a HELLO. */
   readonly admit?: (hello: Hello) => Promise<Pick<Welcome, "choices" | "limits">>;
 }
@@ -40,6 +42,7 @@ class Driver {
 
   async run(): Promise<SessionPath> {
     const { exchange, connection, replacementSeconds: seconds } = this.options;
+    const { replacementsPerMinute: perMinute = Infinity } = this.options;
     const steps: Step[] = "start" in exchange ? exchange.start() : [];
     while (exchange.state !== "ESTABLISHED") {
       const step = steps.shift();
@@ -52,7 +55,8 @@ class Driver {
       steps.push(...exchange.receive(frame));
     }
     const queuePair = this.#queuePair!;
-    return this.#stream ?? new ReplaceablePath({ exchange, connection, queuePair, seconds });
+    return this.#stream ??
+      new ReplaceablePath({ exchange, connection, queuePair, seconds, perMinute });
   }
 
   /** Frees what there is; the link also when the data path cannot be closed. */

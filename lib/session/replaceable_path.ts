@@ -2,11 +2,16 @@ import type { ClientExchange, ServerExchange, Step } from "../control/exchange.t
 import type { Direction } from "../control/keys.ts";
 import type { Frame } from "../control/frame.ts";
 import type { Service } from "../control/messages.ts";
-import { ProtocolError, QueuePairError, RdmaError, type VerbsealError } from "../errors.ts";
+import {
+  LimitError,
+  ProtocolError,
+  QueuePairError,
+  RdmaError,
+  type VerbsealError,
+} from "../errors.ts";
 import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
-import { REQUEUES_PER_MINUTE } from "./limits.ts";
 import type { RdmaEstablished, SessionPath, SessionPathListener } from "./session_path.ts";
 import type { SessionQueuePair } from "./session_queue_pair.ts";
 
@@ -25,6 +30,8 @@ export interface ReplaceablePathOptions {
   readonly queuePair: SessionQueuePair;
   /** Seconds that a replacement may take. */
   readonly seconds: number;
+  /** Replacements at most. */
+  readonly perMinute: number;
 }
 
 /** A queue pair that is being replaced. */
@@ -231,15 +238,16 @@ export class ReplaceablePath implements SessionPath {
     this.#listener.replaced?.(facts);
   }
 
-  /** @throws RdmaError when there were too many within a minute */
+  /** @throws LimitError when there were too many within a minute */
   #countOne(why: QueuePairError): void {
     const now = performance.now();
     const times = this.#times;
+    const { perMinute } = this.#options;
     while (times.length > 0 && times[0]! <= now - MINUTE) times.shift();
-    if (times.push(now) <= REQUEUES_PER_MINUTE) return;
-    throw new RdmaError(
+    if (times.push(now) <= perMinute) return;
+    throw new LimitError(
       "requeues",
-      `the queue pair failed more than ${REQUEUES_PER_MINUTE} times within a minute: ${why.message}`,
+      `the queue pair failed more than ${perMinute} times within a minute: ${why.message}`,
       "someone may be disturbing the RDMA network",
     );
   }

@@ -199,6 +199,7 @@ export class ServerSession {
           link: ({ session }, tokens) => this.#context.streams!.joins.expect(session, tokens),
         },
         replacementSeconds: handshakeSeconds,
+        replacementsPerMinute: this.#context.limits.requeuesPerMinute,
       });
       return this.#path.agreed;
     } catch (error) {

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { deadline } from "@std/async/deadline";
 import { QueuePairError, RefusedError, VerbsealError } from "../../lib/errors.ts";
 import type { Client } from "../../lib/services/client.ts";
-import { REQUEUES_PER_MINUTE } from "../../lib/session/limits.ts";
+import { defaultLimits } from "../../lib/session/limits.ts";
 import type { LogLine, RunningServer } from "../program.ts";
 import { provider } from "../provider.ts";
 import { failureTest, nextReason, reasons, type Scene, Shared } from "./failure_scene.ts";
@@ -107,7 +107,7 @@ replacementTest(
     const reason = nextReason(server);
     const ended = client.session.during(new Promise<never>(() => {}));
     ended.catch(() => {});
-    for (let epoch = 1; epoch <= REQUEUES_PER_MINUTE; epoch++) {
+    for (let epoch = 1; epoch <= defaultLimits.requeuesPerMinute; epoch++) {
       await intruder.attack(epoch % 2 === 0 ? "client" : "server", client);
       await replaced(server, client, epoch);
       await echo(client, new Uint8Array(1));

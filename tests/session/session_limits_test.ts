@@ -91,12 +91,14 @@ Deno.test("a device has room for as many sessions as it has of what is scarcest"
     maxProtectionDomains: 1000,
     maxCompletionQueues: 1000,
     maxMemoryRegions: 80_000,
+    maxMemoryWindows: 0,
   } as DeviceLimits;
   assertEquals(sessionRoom(plenty), 1000);
   assertEquals(sessionRoom({ ...plenty, maxQueuePairs: 7 }), 7);
   assertEquals(sessionRoom({ ...plenty, maxProtectionDomains: 6 }), 6);
   assertEquals(sessionRoom({ ...plenty, maxCompletionQueues: 5 }), 5);
   assertEquals(sessionRoom({ ...plenty, maxMemoryRegions: 35 }), 4);
+  assertEquals(sessionRoom({ ...plenty, maxMemoryWindows: 3 }), 3);
 });
 
 verbsTest("grants come as fast as they may, and the session goes on", async () => {

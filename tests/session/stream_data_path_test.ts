@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { Memory } from "../../ffi/memory.ts";
+import type { Service } from "../../lib/control/messages.ts";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import type { Access } from "../../lib/rdma/memory_region.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
@@ -11,6 +12,7 @@ import { MemoryClient, memoryService } from "../../lib/services/memory.ts";
 import { MessageClient, messageService } from "../../lib/services/messages.ts";
 import type { ClientSession } from "../../lib/session/client_session.ts";
 import type { DataPathOptions } from "../../lib/session/data_path.ts";
+import { defaultLimits, type SessionLimits } from "../../lib/session/limits.ts";
 import type { ServiceAccess, ServiceDefinition } from "../../lib/session/service.ts";
 import { StreamDataPath } from "../../lib/session/stream_data_path.ts";
 import {
@@ -40,23 +42,28 @@ class Scene implements AsyncDisposable {
   readonly files = new FileClient();
   readonly directory = Deno.makeTempDirSync();
   readonly #root = new Directory(this.directory, { confined: true });
-  readonly server = new StreamDataPath(options("server"), [
-    messageService,
-    memoryService(LENT_BYTES),
-    fileService(this.#root),
-  ]);
+  readonly server: StreamDataPath;
   readonly client = new StreamDataPath(options("client"), [
     this.messages,
     this.memory,
     this.files,
   ]);
   readonly session = {
-    request: (service, body) => Promise.try(() => this.server.request(service, body)),
-  } as ClientSession;
+    agreed: { welcome: { limits: { registeredBytes: LENT_BYTES } } },
+    request: (service: Service, body: unknown) =>
+      Promise.try(() => this.server.request(service, body)),
+  } as unknown as ClientSession;
   readonly #pairs: Disposable[] = [];
 
-  static async create(): Promise<Scene> {
-    const scene = new Scene();
+  private constructor(limits: Partial<SessionLimits>) {
+    this.server = new StreamDataPath(
+      { ...options("server"), limits: { ...defaultLimits, ...limits } },
+      [messageService, memoryService(LENT_BYTES), fileService(this.#root)],
+    );
+  }
+
+  static async create(limits: Partial<SessionLimits> = {}): Promise<Scene> {
+    const scene = new Scene(limits);
     await scene.connect();
     return scene;
   }
@@ -156,7 +163,10 @@ class Attack implements AsyncDisposable {
         return { [Symbol.asyncDispose]: () => Promise.resolve() };
       },
     };
-    this.path = new StreamDataPath(options("server"), [definition, messageService]);
+    this.path = new StreamDataPath(
+      { ...options("server"), limits: defaultLimits },
+      [definition, messageService],
+    );
   }
 
   static async begin(): Promise<Attack> {
@@ -300,4 +310,30 @@ Deno.test("refusals of a service do not end the session", async () => {
   const { memory, session } = scene;
   await assertRejects(() => memory.read(session, 2 ** 20 - 4, 8), RefusedError);
   await memory.read(session, 2 ** 20 - 8, 8);
+});
+
+Deno.test("a peer that is too fast is not read from until it may go on, and loses nothing", async () => {
+  await using scene = await Scene.create({ messagesPerSecond: 50 });
+  const slowed = new Set<string>();
+  scene.server.onSlowed = (limit) => slowed.add(limit);
+  const started = performance.now();
+  const questions = Array.from({ length: 160 }, (_, index) => new Uint8Array([index]));
+  // The connection is read in pieces of what has come: all at once would be one piece.
+  for (let at = 0; at < questions.length; at += 20) {
+    const some = questions.slice(at, at + 20);
+    assertEquals(await Promise.all(some.map((body) => scene.messages.ask("ECHO", body))), some);
+  }
+  const took = performance.now() - started;
+  assert(took > 1000, `${took} ms`);
+  assertEquals([...slowed], ["message_rate"]);
+});
+
+Deno.test("grants over a data connection come as fast as they may", async () => {
+  await using scene = await Scene.create({ grantsPerSecond: 20 });
+  const started = performance.now();
+  for (let count = 0; count < 40; count++) {
+    await scene.memory.write(scene.session, 0, new Uint8Array(8));
+  }
+  const took = performance.now() - started;
+  assert(took > 900, `${took} ms`);
 });
