@@ -36,6 +36,8 @@ export const PACKAGES = {
   ],
   /** Programs that benches on the host are compared with. */
   bench: ["iperf3", "sockperf"],
+  /** What copies files beside Verbseal. */
+  ssh: [...LIBRARIES, "openssh-server", "openssh-client"],
   /** Reading what crossed a wire. */
   wire: ["tshark"],
   /** Building the container image. */
@@ -61,6 +63,8 @@ const PROGRAMS: Record<string, string> = {
   "perftest": "ib_write_bw",
   "iperf3": "iperf3",
   "sockperf": "sockperf",
+  "openssh-server": "sshd",
+  "openssh-client": "scp",
   "tshark": "tshark",
   "buildah": "buildah",
   "debootstrap": "debootstrap",

@@ -6,6 +6,8 @@ import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_qu
 import { roceBesideRxe } from "./roce_rxe.ts";
 import { roceWriteBandwidth, roceWriteLatency } from "./roce_write.ts";
 import { sealing } from "./seal.ts";
+import { sealedThroughput } from "./seal_throughput.ts";
+import { sealedPut } from "./sealed_put.ts";
 import { handshakesOfOneClient, newHandshakes, resumedHandshakes } from "./tls_handshakes.ts";
 import { tlsSessions } from "./tls_sessions.ts";
 import { writeBandwidth, writeLatency } from "./verbs_write.ts";
@@ -33,6 +35,8 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "roce.qps.lat", run: queuePairLatency },
   { ...onHost, name: "roce.qp.memory", run: queuePairMemory },
   { ...onHost, name: "seal.gcm", needs: PACKAGES.libraries, run: sealing },
+  { ...onHost, name: "seal.throughput", needs: PACKAGES.libraries, run: sealedThroughput },
+  { ...onHost, name: "files.put.sealed", needs: PACKAGES.ssh, run: () => sealedPut() },
   { ...onHost, name: "tls.handshake.new", needs: PACKAGES.libraries, run: newHandshakes },
   { ...onHost, name: "tls.handshake.resumed", needs: PACKAGES.libraries, run: resumedHandshakes },
   { ...onHost, name: "tls.handshake.one", needs: PACKAGES.libraries, run: handshakesOfOneClient },
