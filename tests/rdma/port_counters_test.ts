@@ -1,6 +1,9 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { libc } from "../../ffi/libc.ts";
+import { openDevice } from "../../lib/rdma/provider.ts";
 import { portErrorCounters } from "../../lib/rdma/verbs/port_counters.ts";
+import { provider } from "../provider.ts";
+import { verbsTest } from "./resources.ts";
 
 /** Names of rdma_rxe, of mlx5 and of the InfiniBand specification. */
 const files = {
@@ -38,5 +41,15 @@ Deno.test("of a port's counters those of errors are read, by any driver's names"
     assertEquals(portErrorCounters("mlx5_0", 2, root), {}, "a driver that counts nothing");
   } finally {
     await Deno.remove(root, { recursive: true });
+  }
+});
+
+verbsTest("a device's ports say what they have counted of errors", () => {
+  using device = openDevice(provider.device);
+  const ports = device.errorCounters();
+  assertEquals(ports.length, device.ports().length);
+  for (const { counters } of ports) {
+    assert(Object.keys(counters).length > 0);
+    for (const value of Object.values(counters)) assert(Number.isSafeInteger(value) && value >= 0);
   }
 });
