@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { format } from "@std/fmt/bytes";
 import type { Client } from "../services/client.ts";
 import type { Moved } from "../services/chunk_source.ts";
-import type { Progress } from "../services/file_client.ts";
+import type { Progress } from "../services/unfinished_transfers.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import { sessionCommand, sessionFacts, withSession } from "./session_command.ts";
 import { outputOf } from "./output.ts";

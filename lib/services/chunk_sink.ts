@@ -1,22 +1,23 @@
-import { createHash } from "node:crypto";
 import type { Memory } from "../../ffi/memory.ts";
 import { ProtocolError } from "../errors.ts";
 import type { Chunk } from "./file_protocol.ts";
 import type { Moved } from "./chunk_source.ts";
+import { FileHash } from "./file_hash.ts";
 import type { RegularFile } from "./file_system.ts";
 
 /** Writes chunks to a file in their order, and gives their buffers back. */
 export class ChunkSink<T extends Chunk = Chunk> {
-  readonly #hash = createHash("sha256");
   readonly #busy = new Set<number>();
   readonly #obtaining = new Set<Promise<void>>();
   #tail: Promise<void> = Promise.resolve();
-  #received = 0;
+  #received: number;
+  #written: number;
 
   /**
    * @param memory all buffers, one after the other
    * @param obtain brings a chunk into its buffer, if it is not there yet
    * @param release tells the peer that a buffer is free; bytes up to there are written
+   * @param hash of what the file has already
    */
   constructor(
     private readonly file: RegularFile,
@@ -24,7 +25,15 @@ export class ChunkSink<T extends Chunk = Chunk> {
     private readonly bufferBytes: number,
     private readonly obtain: (chunk: T) => Promise<void>,
     private readonly release: (buffer: number, written: number, size: number) => void,
-  ) {}
+    private readonly hash = new FileHash(),
+  ) {
+    this.#received = this.#written = hash.length;
+  }
+
+  /** Bytes of the file that are written. */
+  get written(): number {
+    return this.#written;
+  }
 
   /**
    * Takes the next chunk.
@@ -50,20 +59,22 @@ export class ChunkSink<T extends Chunk = Chunk> {
   /** Resolves when all chunks taken are written. */
   async finish(): Promise<Moved> {
     await this.#tail;
-    return { size: this.#received, sha256: this.#hash.digest("hex") };
+    return { size: this.#received, sha256: this.hash.digest() };
   }
 
-  /** Resolves when nothing refers to the memory any more. */
+  /** Resolves when nothing refers to the memory any more; the hash is of what is written then. */
   async settled(): Promise<void> {
     await Promise.allSettled([this.#tail, ...this.#obtaining]);
+    this.hash.rewind(this.#written);
   }
 
   async #write({ buffer, length, offset, size }: Chunk): Promise<void> {
     const at = buffer * this.bufferBytes;
     const writing = this.file.write(this.memory, at, length, offset);
     // The disk works while this thread hashes.
-    this.#hash.update(this.memory.bytes.subarray(at, at + length));
+    this.hash.update(this.memory.bytes.subarray(at, at + length));
     await writing;
+    this.#written += length;
     this.#busy.delete(buffer);
     this.release(buffer, offset + length, size);
   }

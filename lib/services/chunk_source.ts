@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import type { Memory } from "../../ffi/memory.ts";
-import { ProtocolError, VerbsealError } from "../errors.ts";
+import { ProtocolError, RefusedError, VerbsealError } from "../errors.ts";
+import { FileHash } from "./file_hash.ts";
 import type { Chunk } from "./file_protocol.ts";
 import type { RegularFile } from "./file_system.ts";
 
@@ -20,12 +20,14 @@ export class ChunkSource {
   /**
    * @param memory all buffers, one after the other
    * @param deliver hands a chunk on, in order; may work on several at once
+   * @param hash of what the peer has already: chunks begin behind it
    */
   constructor(
     private readonly file: RegularFile,
     private readonly memory: Memory,
     private readonly bufferBytes: number,
     private readonly deliver: (chunk: Chunk) => Promise<void>,
+    private readonly hash = new FileHash(),
   ) {}
 
   /**
@@ -48,16 +50,32 @@ export class ChunkSource {
   }
 
   /**
+   * Hashes the file up to where the peer has it already, while all buffers are free.
+   *
+   * @throws RefusedError `file_changed` when the file is shorter
+   */
+  async skip(length: number): Promise<void> {
+    const { file, memory, hash, bufferBytes } = this;
+    while (hash.length < length) {
+      if (this.#aborted) throw this.#aborted;
+      const part = Math.min(bufferBytes, length - hash.length);
+      if (await file.read(memory, 0, part, hash.length) < part) {
+        throw new RefusedError("file_changed", `${file.path} is shorter than what was read of it`);
+      }
+      hash.update(memory.bytes.subarray(0, part));
+    }
+  }
+
+  /**
    * Resolves when all chunks are delivered.
    *
    * @throws VerbsealError when the file became shorter meanwhile
    */
   async run(): Promise<Moved> {
-    const { file, memory, bufferBytes } = this;
-    const hash = createHash("sha256");
+    const { file, memory, bufferBytes, hash } = this;
     const delivering = new Set<Promise<void>>();
     try {
-      for (let offset = 0; offset < file.size; offset += bufferBytes) {
+      for (let offset = hash.length; offset < file.size; offset = hash.length) {
         const buffer = await this.#takeFree();
         const at = buffer * bufferBytes;
         const length = Math.min(bufferBytes, file.size - offset);
@@ -75,7 +93,7 @@ export class ChunkSource {
       await Promise.all(delivering);
     }
     if (this.#aborted) throw this.#aborted;
-    return { size: file.size, sha256: hash.digest("hex") };
+    return { size: file.size, sha256: hash.digest() };
   }
 
   async #takeFree(): Promise<number> {

@@ -1,5 +1,4 @@
 import { decodeHex } from "@std/encoding/hex";
-import { basename, dirname } from "node:path";
 import { IntegrityError, ProtocolError, RefusedError } from "../errors.ts";
 import type { ClientSession } from "../session/client_session.ts";
 import {
@@ -16,16 +15,14 @@ import {
   BUFFERS,
   decodeBuffer,
   decodeChunk,
+  decodeOffset,
   encodeGrantedBuffer,
   encodeGrantedChunk,
   fileReply,
 } from "./file_protocol.ts";
-import { Directory } from "./file_system.ts";
 import { LentBuffers } from "./lent_buffers.ts";
 import { parse } from "./schema.ts";
-
-/** Told of progress: bytes that are safe with the receiver, of bytes in all. */
-export type Progress = (bytes: number, size: number) => void;
+import { Download, type Progress, Upload } from "./unfinished_transfers.ts";
 
 /** The transfer under way. */
 interface Transfer {
@@ -37,7 +34,11 @@ interface Transfer {
 /** The client's side of the file service: lends buffers for the time of a transfer. */
 export class FileClient implements ServiceDefinition, SessionService {
   readonly name = "files";
-  readonly kinds = [MessageKind.FILE_BUFFER_FREE, MessageKind.FILE_CHUNK];
+  readonly kinds = [
+    MessageKind.FILE_BUFFER_FREE,
+    MessageKind.FILE_CHUNK,
+    MessageKind.FILE_OFFSET,
+  ];
   #access: ServiceAccess | undefined;
   #current: Transfer | undefined;
   #running: Promise<unknown> = Promise.resolve();
@@ -62,20 +63,20 @@ export class FileClient implements ServiceDefinition, SessionService {
   }
 
   /**
-   * Copies a local file to the server; resolves when it is on the server's disk.
+   * Copies a local file to the server; resolves when it is on the server's disk. It goes on when the
+   * queue pair is replaced.
    *
    * @throws FileError about the local file, RefusedError about the remote one, IntegrityError
    * when the server received other bytes
    */
-  put(
+  async put(
     session: ClientSession,
     local: string,
     remote: string,
-    progress: Progress = () => {},
+    progress?: Progress,
   ): Promise<Moved> {
-    return this.#run((access, transfer) =>
-      this.#put(access, session, transfer, local, remote, progress)
-    );
+    using upload = new Upload(local, remote, progress);
+    return await this.move(session, upload);
   }
 
   /**
@@ -84,14 +85,36 @@ export class FileClient implements ServiceDefinition, SessionService {
    *
    * @throws as {@linkcode put}
    */
-  get(
+  async get(
     session: ClientSession,
     remote: string,
     local: string,
-    progress: Progress = () => {},
+    progress?: Progress,
   ): Promise<Moved> {
+    using download = new Download(remote, local, progress);
+    return await this.move(session, download);
+  }
+
+  /**
+   * Begins a transfer, or goes on with one that has lost what carried it.
+   *
+   * @throws as {@linkcode put}
+   */
+  async move(session: ClientSession, unfinished: Upload | Download): Promise<Moved> {
+    for (;;) {
+      try {
+        return await session.repeating(() => this.#attempt(session, unfinished));
+      } catch (error) {
+        if (!unfinished.beginsAgain(error)) throw error;
+      }
+    }
+  }
+
+  #attempt(session: ClientSession, unfinished: Upload | Download): Promise<Moved> {
     return this.#run((access, transfer) =>
-      this.#get(access, session, transfer, remote, local, progress)
+      unfinished instanceof Upload
+        ? this.#put(access, session, transfer, unfinished)
+        : this.#get(access, session, transfer, unfinished)
     );
   }
 
@@ -111,12 +134,9 @@ export class FileClient implements ServiceDefinition, SessionService {
     access: ServiceAccess,
     session: ClientSession,
     transfer: number,
-    local: string,
-    remote: string,
-    progress: Progress,
+    upload: Upload,
   ): Promise<Moved> {
-    using directory = new Directory(dirname(local), { confined: false });
-    using file = directory.openFile(basename(local));
+    const { file, hash, progress } = upload;
     await using buffers = new LentBuffers(access, "read");
     using plain = new ChunkBuffers(access, transfer, buffers.memory, buffers.window);
     const unconfirmed: number[] = [];
@@ -125,12 +145,19 @@ export class FileClient implements ServiceDefinition, SessionService {
       const rkey = await buffers.give(chunk.buffer, plain.sharedBytes(chunk));
       unconfirmed.push(chunk.offset + chunk.length);
       access.send(MessageKind.FILE_CHUNK, transfer, encodeGrantedChunk({ ...chunk, rkey }));
-    });
+    }, hash);
     let freed = 0;
+    let received = 0;
+    /** Ended by the server, or with the session: the server is told nothing, and may keep what it has. */
+    let ended = false;
     const begun = Promise.withResolvers<void>();
     this.#current = {
       id: transfer,
       message: (kind, body) => {
+        if (kind === MessageKind.FILE_OFFSET && freed === 0) {
+          received = decodeOffset(body, file.size);
+          return;
+        }
         if (kind !== MessageKind.FILE_BUFFER_FREE) throw outOfTurn(kind);
         begun.resolve();
         const buffer = decodeBuffer(body, BUFFERS);
@@ -140,6 +167,7 @@ export class FileClient implements ServiceDefinition, SessionService {
         if (++freed > BUFFERS) progress(unconfirmed.shift()!, file.size);
       },
       abort: (reason) => {
+        ended = true;
         source.abort(reason);
         begun.reject(reason);
       },
@@ -147,15 +175,17 @@ export class FileClient implements ServiceDefinition, SessionService {
     const reply = session.request("files", {
       operation: "put",
       transfer,
-      path: remote,
+      path: upload.remote,
       size: String(file.size),
       window: buffers.window,
+      token: upload.token,
     });
     reply.catch(this.#current.abort);
     // Messages may be faster than the REQUEST: the server must have begun, also for an empty file.
     await begun.promise;
+    goOn(upload, received);
     const moved = await source.run().catch((error) => {
-      if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));
+      if (!ended) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));
       throw error;
     });
     access.send(MessageKind.FILE_END, transfer, decodeHex(moved.sha256));
@@ -166,12 +196,11 @@ export class FileClient implements ServiceDefinition, SessionService {
     access: ServiceAccess,
     session: ClientSession,
     transfer: number,
-    remote: string,
-    local: string,
-    progress: Progress,
+    download: Download,
   ): Promise<Moved> {
-    using directory = new Directory(dirname(local), { confined: false });
-    using target = directory.createFile(basename(local));
+    const { target, hash, progress } = download;
+    const offset = hash.length;
+    if (offset > 0) download.resumed();
     await using buffers = new LentBuffers(access, "write");
     using plain = new ChunkBuffers(access, transfer, buffers.memory, buffers.window);
     const failed = Promise.withResolvers<never>();
@@ -193,6 +222,7 @@ export class FileClient implements ServiceDefinition, SessionService {
         if (written === size) complete.resolve();
         else giveBack(buffer).catch(failed.reject);
       },
+      hash,
     );
     this.#current = {
       id: transfer,
@@ -208,13 +238,14 @@ export class FileClient implements ServiceDefinition, SessionService {
         answered(session.request("files", {
           operation: "get",
           transfer,
-          path: remote,
+          path: download.remote,
           window: buffers.window,
+          ...(offset > 0 ? { offset: String(offset) } : {}),
           rkeys,
         })),
         failed.promise,
       ]);
-      if (reply.size > 0) await Promise.race([complete.promise, failed.promise]);
+      if (reply.size > sink.written) await Promise.race([complete.promise, failed.promise]);
       const moved = agreeing(await sink.finish(), reply);
       await target.commit();
       return moved;
@@ -226,6 +257,17 @@ export class FileClient implements ServiceDefinition, SessionService {
       await sink.settled();
     }
   }
+}
+
+/** The server has so much of the file. */
+function goOn(upload: Upload, received: number): void {
+  const { hash, progress, file } = upload;
+  if (!hash.rewind(received)) {
+    throw new ProtocolError("offset", `the server says that it has ${received} bytes of the file`);
+  }
+  if (received === 0) return;
+  upload.resumed();
+  progress(received, file.size);
 }
 
 function outOfTurn(kind: MessageKind): ProtocolError {

@@ -1,10 +1,20 @@
 import * as v from "valibot";
 import { ProtocolError } from "../errors.ts";
+import { decodeBase64Url } from "@std/encoding/base64url";
 import { decimal, u32 } from "./schema.ts";
 
 /** The client's buffers, and bytes of each; the server pins no more for a transfer. */
 export const BUFFERS = 8;
 export const BUFFER_BYTES = 2 ** 18;
+
+/** Bytes of the token by which a put is gone on with. */
+export const TOKEN_BYTES = 16;
+
+const token = v.pipe(
+  v.string(),
+  v.regex(/^[\w-]{22}$/),
+  v.check((text) => decodeBase64Url(text).length === TOKEN_BYTES),
+);
 
 const window = v.strictObject({
   /** Of the first buffer; the others follow it. */
@@ -17,13 +27,23 @@ const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
 
 /** REQUESTs of the file service; the REPLY comes when the file is complete. */
 export const fileRequest = v.variant("operation", [
-  v.strictObject({ operation: v.literal("put"), transfer: u32, path, size: decimal, window }),
+  v.strictObject({
+    operation: v.literal("put"),
+    transfer: u32,
+    path,
+    size: decimal,
+    window,
+    /** Random. The server tells in FILE_OFFSET what it has from an earlier put with the same one. */
+    token: v.optional(token),
+  }),
   v.pipe(
     v.strictObject({
       operation: v.literal("get"),
       transfer: u32,
       path,
       window,
+      /** Bytes that the client has from an earlier get. */
+      offset: v.optional(decimal),
       /** Of the grants that the server begins with, one for each buffer. */
       rkeys: v.array(u32),
     }),
@@ -95,6 +115,22 @@ export function decodeChunk(message: Uint8Array, buffers: number, bufferBytes: n
     "chunk",
     `chunk of ${length} bytes at ${offset} of ${size} in buffer ${buffer}`,
   );
+}
+
+/** u64 bytes that the server has of the file, big-endian. */
+export function encodeOffset(offset: number): Uint8Array {
+  const body = new DataView(new ArrayBuffer(8));
+  body.setBigUint64(0, BigInt(offset));
+  return new Uint8Array(body.buffer);
+}
+
+/** @throws ProtocolError when it is not within the file */
+export function decodeOffset(message: Uint8Array, size: number): number {
+  const offset = message.length === 8
+    ? Number(new DataView(message.buffer, message.byteOffset, 8).getBigUint64(0))
+    : Infinity;
+  if (offset > size) throw new ProtocolError("offset", `offset ${offset} of ${size} bytes`);
+  return offset;
 }
 
 export function encodeBuffer(buffer: number): Uint8Array {

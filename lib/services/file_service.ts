@@ -25,15 +25,18 @@ import {
   decodeGrantedChunk,
   encodeBuffer,
   encodeChunk,
+  encodeOffset,
   type FileRequest,
   fileRequest,
   type FileWindow,
   type GrantedBuffer,
   type GrantedChunk,
 } from "./file_protocol.ts";
-import { Directory, NewFile, RegularFile } from "./file_system.ts";
+import { FileHash } from "./file_hash.ts";
+import { Directory, RegularFile } from "./file_system.ts";
 import { logger } from "../telemetry/log.ts";
 import { parse } from "./schema.ts";
+import { type Claim, type UnfinishedFile, UnfinishedFiles } from "./unfinished_files.ts";
 
 const log = logger("files");
 
@@ -43,7 +46,8 @@ const log = logger("files");
  *
  * @param root directory that no path leaves; kept open as long as the program runs
  */
-export function fileService(root: Directory): ServiceDefinition {
+export function fileService(root: Directory): ServiceDefinition & Disposable {
+  const unfinished = new UnfinishedFiles();
   return {
     name: "files",
     kinds: [
@@ -52,7 +56,8 @@ export function fileService(root: Directory): ServiceDefinition {
       MessageKind.FILE_END,
       MessageKind.FILE_ABORT,
     ],
-    start: (access) => new FileService(access, root),
+    start: (access) => new FileService(access, root, unfinished),
+    [Symbol.dispose]: () => unfinished[Symbol.dispose](),
   };
 }
 
@@ -71,7 +76,11 @@ class FileService implements SessionService {
   /** Where the policy gives the client a root of its own. */
   #ownRoot: Directory | undefined;
 
-  constructor(private readonly access: ServiceAccess, private readonly root: Directory) {
+  constructor(
+    private readonly access: ServiceAccess,
+    private readonly root: Directory,
+    private readonly unfinished: UnfinishedFiles,
+  ) {
     access.signal.addEventListener(
       "abort",
       () => this.#current?.transfer.abort(access.signal.reason),
@@ -86,7 +95,7 @@ class FileService implements SessionService {
     requireAccess(this.access.permissions, request.operation === "put" ? "write" : "read");
     if (this.#running) throw new RefusedError("busy", "the session has a transfer already");
     const transfer = request.operation === "put"
-      ? new PutTransfer(this.access, this.#directory(), request)
+      ? new PutTransfer(this.access, this.#directory(), request, this.unfinished)
       : new GetTransfer(this.access, this.#directory(), request);
     this.#current = { id: request.transfer, transfer };
     const running = this.#finish(transfer);
@@ -157,51 +166,59 @@ function remoteBuffer(window: FileWindow, { buffer, rkey }: GrantedBuffer): Remo
 /** READs the client's buffers and writes them to a file. */
 class PutTransfer implements Transfer {
   readonly #end = Promise.withResolvers<string>();
-  readonly #file: NewFile;
   readonly #staging: Staging;
   readonly #plain: ChunkBuffers;
-  readonly #sink: ChunkSink<GrantedChunk>;
+  #claim: Claim | undefined;
+  #unfinished: UnfinishedFile | undefined;
+  #sink: ChunkSink<GrantedChunk> | undefined;
   #complete = false;
+  /** Nobody goes on with it: it is done, or not to be done. */
+  #over = false;
+  #displaced = false;
 
   constructor(
     private readonly access: ServiceAccess,
-    root: Directory,
+    private readonly root: Directory,
     private readonly request: FileRequest & { operation: "put" },
+    private readonly others: UnfinishedFiles,
   ) {
     this.#end.promise.catch(() => {}); // run() reports it
     const { window, transfer } = request;
     using building = new DisposableStack();
-    this.#file = building.use(root.createFile(request.path));
     this.#staging = building.use(new Staging(access, request, ["LOCAL_WRITE"]));
     const { memory } = this.#staging;
     this.#plain = building.use(new ChunkBuffers(access, transfer, memory, window));
-    this.#sink = new ChunkSink(
-      this.#file.file,
-      this.#plain.memory,
-      this.#plain.bytes,
-      (chunk) => this.#plain.open(chunk, this.#read(chunk)),
-      (buffer) => this.#release(buffer),
-    );
     building.move();
   }
 
   async run(): Promise<Moved> {
+    const { file, hash } = this.#unfinished = await this.#begin();
+    this.#sink = new ChunkSink(
+      file.file,
+      this.#plain.memory,
+      this.#plain.bytes,
+      (chunk) => this.#plain.open(chunk, this.#read(chunk)),
+      (buffer) => this.#release(buffer),
+      hash,
+    );
+    if (hash.length > 0) this.#send(MessageKind.FILE_OFFSET, encodeOffset(hash.length));
     for (let buffer = 0; buffer < this.request.window.buffers; buffer++) this.#release(buffer);
     const sha256 = await this.#end.promise;
     const moved = await this.#sink.finish();
+    this.#over = true;
     if (moved.size !== Number(this.request.size)) {
       throw new ProtocolError("file_size", `${moved.size} bytes came of ${this.request.size}`);
     }
     if (moved.sha256 !== sha256) {
       throw new IntegrityError("sha256", "what arrived has not the hash of what was sent");
     }
-    await this.#file.commit();
+    await file.commit();
     return moved;
   }
 
   message(kind: MessageKind, body: Uint8Array): void {
     const { buffers } = this.request.window;
-    if (kind === MessageKind.FILE_CHUNK && !this.#complete) {
+    if (kind === MessageKind.FILE_CHUNK && this.#sink && !this.#complete) {
       const chunk = decodeGrantedChunk(body, buffers, this.#plain.bytes);
       if (chunk.size !== Number(this.request.size)) {
         throw new ProtocolError("chunk", `chunk of a file of ${chunk.size} bytes`);
@@ -211,6 +228,7 @@ class PutTransfer implements Transfer {
       this.#complete = true;
       this.#end.resolve(encodeHex(body.slice()));
     } else if (kind === MessageKind.FILE_ABORT) {
+      this.#over = true;
       this.abort(new VerbsealError("aborted", "the client gave up"));
     } else {
       throw new ProtocolError("message_kind", `message of kind ${kind} in a put`);
@@ -222,10 +240,43 @@ class PutTransfer implements Transfer {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#sink.settled();
-    this.#plain[Symbol.dispose]();
-    this.#staging[Symbol.dispose]();
-    this.#file[Symbol.dispose]();
+    await this.#sink?.settled();
+    const kept = this.#isWorthKeeping ? this.#unfinished : undefined;
+    try {
+      this.#plain[Symbol.dispose]();
+      this.#staging[Symbol.dispose]();
+      if (!kept) this.#unfinished?.file[Symbol.dispose]();
+    } finally {
+      this.#claim?.release(kept);
+    }
+  }
+
+  /** What carried it has ended, and not because the client wished it. */
+  get #isWorthKeeping(): boolean {
+    const { signal } = this.access;
+    return this.#claim !== undefined && !this.#over &&
+      (this.#displaced || (signal.aborted && signal.reason.code !== "session_ended"));
+  }
+
+  async #begin(): Promise<UnfinishedFile> {
+    const { request: { path, token }, access: { identity = "", permissions } } = this;
+    const size = Number(this.request.size);
+    if (token !== undefined) {
+      const name = { identity, token, place: JSON.stringify([permissions.root, path]) };
+      this.#claim = await this.others.claim(name, () => this.#giveUp());
+      const { unfinished } = this.#claim;
+      if (unfinished?.size === size) return unfinished;
+      unfinished?.file[Symbol.dispose]();
+    }
+    return { file: this.root.createFile(path), hash: new FileHash(), size };
+  }
+
+  /** The client has come back before the end of its former session was noticed. */
+  #giveUp(): void {
+    this.#displaced = true;
+    this.abort(
+      new VerbsealError("displaced", "the client goes on with the file in another session"),
+    );
   }
 
   #read(chunk: GrantedChunk): Promise<void> {
@@ -240,11 +291,11 @@ class PutTransfer implements Transfer {
   }
 
   #release(buffer: number): void {
-    this.access.send(
-      MessageKind.FILE_BUFFER_FREE,
-      this.request.transfer,
-      encodeBuffer(buffer),
-    );
+    this.#send(MessageKind.FILE_BUFFER_FREE, encodeBuffer(buffer));
+  }
+
+  #send(kind: MessageKind, body: Uint8Array): void {
+    this.access.send(kind, this.request.transfer, body);
   }
 }
 
@@ -292,7 +343,8 @@ class GetTransfer implements Transfer {
     for (let buffer = 0; buffer < this.request.window.buffers; buffer++) {
       this.#source.bufferFree(buffer);
     }
-    const running = this.#source.run();
+    const { offset = "0" } = this.request;
+    const running = this.#source.skip(Number(offset)).then(() => this.#source.run());
     this.#running = running.catch(() => {});
     return running;
   }

@@ -35,6 +35,8 @@ export interface DataPathOptions {
   readonly permissions?: Permissions;
   /** What the server lets the session use; at a client there is none. */
   readonly limits?: SessionLimits;
+  /** Who the peer is, at a server. */
+  readonly identity?: string;
 }
 
 /** How one over a queue pair is made. */
@@ -77,8 +79,12 @@ export interface FinalState {
 export interface DataPath {
   /** Passes a REQUEST to the service and gives the body of its REPLY. */
   request(service: Service, body: unknown): Promise<unknown>;
-  /** Frees everything, exactly once. Undefined when there was no queue pair. */
-  close(): Promise<FinalState | undefined>;
+  /**
+   * Frees everything, exactly once. Undefined when there was no queue pair.
+   *
+   * @param reason why, if the peer did not wish it: what services have under way may be gone on with
+   */
+  close(reason?: string): Promise<FinalState | undefined>;
   /**
    * Resolves when the path has ended: by a broken rule, a dead port, or close; with a QueuePairError
    * when it was the queue pair alone that failed.
@@ -90,8 +96,6 @@ export interface DataPath {
 
 /** A data path over a queue pair, with its protection domain and completion queue. */
 export interface QueuePairPath extends DataPath {
-  /** @param reason why, if another path takes its place: its services are told so by a QueuePairError */
-  close(reason?: string): Promise<FinalState | undefined>;
   /** Creates everything; the queue pair is in RESET. */
   allocate(): Promise<LocalQueuePair>;
   /**

@@ -111,3 +111,18 @@ export const defaultLimits: Limits = {
   framesPerSecond: 4000,
   requeuesPerMinute: 10,
 };
+
+/**
+ * Seconds that a file waits for the rest of itself when what carried it has ended: a client that has
+ * lost its connection tries as long to come back, unless it is told otherwise.
+ */
+export const UNFINISHED_SECONDS = 60;
+
+/**
+ * Files that wait so at once in each data worker: each holds two descriptors and the disk space of
+ * what was written. Beyond that the one that waits longest goes.
+ */
+export const UNFINISHED_FILES = 64;
+
+/** And those of one identity: who breaks transfers off on purpose drives out no others' files. */
+export const UNFINISHED_FILES_PER_IDENTITY = 8;

@@ -61,6 +61,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
   onSlowed: DataPath["onSlowed"];
+  readonly identity: string | undefined;
   readonly #registered: RegisteredBytes;
   readonly #grants: Pace | undefined;
   readonly #fail: (error: VerbsealError) => void;
@@ -102,6 +103,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         () => this.onSlowed?.("grant_rate"),
         this.signal,
       );
+    this.identity = options.identity;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }
@@ -198,7 +200,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     return this.#closed ??= this.#close(
       reason === undefined
         ? new RdmaError("session_ended", "the session has ended")
-        : new QueuePairError("queue_pair_failed", `another queue pair takes over: ${reason}`),
+        : new QueuePairError("queue_pair_failed", `the queue pair is given up: ${reason}`),
     );
   }
 

@@ -90,17 +90,17 @@ export class ReplaceablePath implements SessionPath {
 
   async request(service: Service, body: unknown): Promise<unknown> {
     const { exchange, queuePair } = this.#options;
-    const asked = exchange.epoch;
-    const former = this.#epoch;
-    // The peer may be through already: before that it has asked for what is no more.
-    if (exchange.state === "PROVING") await this.after(former);
+    const { epoch, state } = exchange;
+    // The peer may be through already; what it has asked before that is no more.
+    const isThrough = state === "PROVING" || state === "ESTABLISHED";
+    if (this.interruption && isThrough) await this.after(epoch - 1);
     if (this.interruption) throw this.interruption;
-    if (exchange.epoch !== asked) throw failed("the queue pair failed once more");
+    if (exchange.epoch !== epoch) throw failed("the queue pair failed once more");
     try {
       return await queuePair.path.request(service, body);
     } catch (error) {
       // That the queue pair failed is told by REQUEUE first.
-      if (error instanceof QueuePairError) await this.after(this.#epoch);
+      if (error instanceof QueuePairError) await this.after(epoch);
       throw error;
     }
   }
@@ -119,14 +119,14 @@ export class ReplaceablePath implements SessionPath {
     return this.#failed.promise;
   }
 
-  async close(): Promise<void> {
+  async close(reason?: string): Promise<void> {
     const { queuePair, exchange } = this.#options;
     this.#closed = true;
     this.#failed.reject(sessionEnded());
     this.#arrival.resolve();
     clearTimeout(this.#replacement?.deadline);
     try {
-      await queuePair.close();
+      await queuePair.close(reason);
     } finally {
       exchange[Symbol.dispose]();
     }

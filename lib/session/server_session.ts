@@ -60,6 +60,7 @@ export class ServerSession {
     const peer = endpointText(this.#incoming.peerAddress);
     const started = performance.now();
     let agreed: Established | undefined;
+    let lost: string | undefined;
     const ended = (outcome: Record<string, unknown>) => ({
       peer,
       ...(agreed ? { session: agreed.session } : {}),
@@ -77,6 +78,7 @@ export class ServerSession {
       this.#audit.over(true, { reason });
     } catch (error) {
       const reason = error instanceof VerbsealError ? error.code : "internal";
+      lost = reason;
       const omitted = error instanceof LimitError ? this.#limitHit(reason, "refused") : {};
       const outcome = { reason, detail: errorText(error), ...omitted };
       if (omitted || agreed) {
@@ -86,7 +88,7 @@ export class ServerSession {
       // Not awaited, here and below: a peer that does not read must not keep what it holds.
       this.#connection?.sendLast(errorMessage(error));
     } finally {
-      if (!this.#joined) await this.#end();
+      if (!this.#joined) await this.#end(lost);
     }
   }
 
@@ -306,6 +308,7 @@ export class ServerSession {
       services: choices.services,
       permissions: { ...this.#client.permissions, registeredBytes: this.#registeredBytes },
       limits: this.#context.limits,
+      identity: this.#client.name,
     };
   }
 
@@ -334,14 +337,18 @@ export class ServerSession {
     return await Promise.race([this.#loop.run(), running, stopping]);
   }
 
-  /** Frees everything; each step is done whatever becomes of the one before. */
-  async #end(): Promise<void> {
+  /**
+   * Frees everything; each step is done whatever becomes of the one before.
+   *
+   * @param lost why, if the client did not wish it
+   */
+  async #end(lost: string | undefined): Promise<void> {
     const closing = this.#connection?.close();
     const steps = new AsyncDisposableStack();
     steps.defer(() => this.#admitted.dispose());
     steps.defer(() => this.#incoming.abort());
     steps.defer(() => closing);
-    steps.defer(() => this.#path?.close());
+    steps.defer(() => this.#path?.close(lost));
     await steps.disposeAsync().catch((error) =>
       log.error("resources of a session could not be freed", { error: errorText(error) })
     );

@@ -17,6 +17,7 @@ export const MessageKind = {
   FILE_CHUNK: 33,
   FILE_END: 34,
   FILE_ABORT: 35,
+  FILE_OFFSET: 36,
 } as const;
 
 export type MessageKind = typeof MessageKind[keyof typeof MessageKind];
@@ -97,6 +98,8 @@ export interface ServiceAccess {
   readonly seal?: Pick<SessionSeal, "channel"> | undefined;
   /** What services let the peer do. */
   readonly permissions: Permissions;
+  /** Who the peer is, at a server; those without a certificate are all the same. */
+  readonly identity?: string | undefined;
   /**
    * A WRITE of bytes of a file, which the kernel takes out of its page cache; undefined where it
    * cannot, and they have to be read first.
@@ -138,4 +141,6 @@ export interface ServiceDefinition {
   readonly name: Service;
   readonly kinds: readonly MessageKind[];
   start(access: ServiceAccess): SessionService;
+  /** Ends what lasts longer than sessions. */
+  [Symbol.dispose]?(): void;
 }

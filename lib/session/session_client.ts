@@ -73,9 +73,14 @@ export class SessionClient {
   quota({ clientsPerIdentity }: Limits): SessionQuota {
     const unless = this.#identity ? clientsPerIdentity : Infinity;
     return {
-      identity: identityName(this.#identity),
+      identity: this.name,
       sessions: this.#allows.sessions ?? unless,
     };
+  }
+
+  /** Of its identity; those without a certificate are all the same. */
+  get name(): string {
+    return identityName(this.#identity);
   }
 
   get permissions(): Permissions {

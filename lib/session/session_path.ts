@@ -76,6 +76,10 @@ export interface SessionPath {
    * @throws VerbsealError when it cannot go on, which ends the session
    */
   run(listener: SessionPathListener): Promise<never>;
-  /** Frees everything, exactly once. */
-  close(): Promise<void>;
+  /**
+   * Frees everything, exactly once.
+   *
+   * @param reason as for a data path
+   */
+  close(reason?: string): Promise<void>;
 }

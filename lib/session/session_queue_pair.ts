@@ -98,7 +98,7 @@ export class SessionQueuePair {
   /**
    * Frees what there is; the link also when the data path cannot be closed.
    *
-   * @param reason why, if another queue pair takes its place
+   * @param reason as for a data path
    */
   async close(reason?: string): Promise<void> {
     const allocated = this.#allocated;

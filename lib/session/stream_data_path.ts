@@ -54,6 +54,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
   onSlowed: StreamPath["onSlowed"];
+  readonly identity: string | undefined;
   readonly #fail: (error: unknown) => void;
   readonly #options: DataPathOptions;
   readonly #definitions: readonly ServiceDefinition[];
@@ -101,6 +102,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
         () => this.onSlowed?.("grant_rate"),
         this.signal,
       );
+    this.identity = options.identity;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;
     this.#rate = options.limits && new TokenBucket(options.limits.messagesPerSecond);
@@ -136,8 +138,12 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return running.request(body);
   }
 
-  close(): Promise<undefined> {
-    return this.#closed ??= this.#close();
+  close(reason?: string): Promise<undefined> {
+    return this.#closed ??= this.#close(
+      reason === undefined
+        ? new TlsError("session_ended", "the session has ended")
+        : new TlsError("given_up", `the data connection is given up: ${reason}`),
+    );
   }
 
   send(kind: MessageKind, id: number, body: Uint8Array): void {
@@ -323,9 +329,9 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     this.#retiring.add(closing);
   }
 
-  async #close(): Promise<undefined> {
+  async #close(why: VerbsealError): Promise<undefined> {
     const failed = this.signal.aborted;
-    this.#fail(new TlsError("session_ended", "the session has ended"));
+    this.#fail(why);
     clearTimeout(this.#farewell);
     const running = this.#running;
     const written = running?.writer.end();

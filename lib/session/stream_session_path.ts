@@ -46,9 +46,9 @@ export class StreamSessionPath implements SessionPath {
     ]);
   }
 
-  async close(): Promise<void> {
+  async close(reason?: string): Promise<void> {
     try {
-      await this.path.close();
+      await this.path.close(reason);
     } finally {
       this.link[Symbol.dispose]();
     }

@@ -154,7 +154,7 @@ export class WorkerHost {
   async #close(session: number, reason?: string): Promise<FinalState | undefined> {
     const stream = this.#streams.get(session);
     this.#streams.delete(session);
-    if (stream) return await stream.close();
+    if (stream) return await stream.close(reason);
     const found = this.#queuePairs.get(session);
     if (!found) return undefined;
     this.#queuePairs.delete(session);
@@ -179,6 +179,7 @@ export class WorkerHost {
     const sessions = [...this.#queuePairs.keys(), ...this.#streams.keys()];
     await Promise.all(sessions.map((session) => this.#close(session)));
     for (const shared of [...this.#devices.values()]) this.#closeDevice(shared);
+    for (const definition of this.#definitions ?? []) definition[Symbol.dispose]?.();
   }
 }
 

@@ -52,6 +52,7 @@ class Scene implements AsyncDisposable {
     agreed: { welcome: { limits: { registeredBytes: LENT_BYTES } } },
     request: (service: Service, body: unknown) =>
       Promise.try(() => this.server.request(service, body)),
+    repeating: (work: () => Promise<unknown>) => work(),
   } as unknown as ClientSession;
   readonly #pairs: Disposable[] = [];
 
