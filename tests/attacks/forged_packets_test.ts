@@ -1,7 +1,8 @@
 /** Attacks by packets that somebody on the wire forges into a connection. */
+import { join } from "node:path";
 import { Counter, Counters } from "../../lib/rdma/roce/counters.ts";
 import type { RoceDevice } from "../../lib/rdma/roce/device.ts";
-import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { headerBytesOf, PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
 import { MessageKind } from "../../lib/session/service.ts";
@@ -9,6 +10,7 @@ import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { SharedDomainDevice } from "./careless_device.ts";
+import { ExposedSession } from "./exposed_session.ts";
 import { grant, read, withdraw, write } from "./lent_memory.ts";
 import { fragment, PacketAttacker } from "./packet_attacker.ts";
 import { PredictableRandom } from "./predictable_random.ts";
@@ -16,6 +18,7 @@ import { tapped } from "./wire_tap.ts";
 import { System, type SystemOptions } from "./system.ts";
 
 const secret = crypto.getRandomValues(new Uint8Array(64));
+const hidden = crypto.getRandomValues(new Uint8Array(64));
 
 /** What a forged answer bears, and what one bears that the victim has asked for. */
 const FORGED = 77;
@@ -38,12 +41,12 @@ attackTest<SystemOptions>({
   },
   async mount(options) {
     await using system = await System.start(options);
-    using victim = await system.hostile();
-    const { local } = victim.numbers;
-    using attacker = new PacketAttacker(local, provider.address);
+    await using exposed = await ExposedSession.open(system);
+    const { client: victim, toClient } = exposed;
+    const { qpn } = victim.numbers.local;
     const body = fragment(MessageKind.ANSWER, FORGED, secret);
     for (let psn = 0; psn < 16; psn++) {
-      attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: local.qpn, psn, body });
+      toClient.send({ opcode: PacketOpcode.SEND_ONLY, qpn, psn, body });
     }
     return await isAnswered(victim, FORGED);
   },
@@ -84,15 +87,15 @@ attackTest<SystemOptions>({
   without: unsealed,
   async mount(options) {
     await using system = await System.start(options);
-    using victim = await system.hostile();
-    const { remote } = victim.numbers;
-    using attacker = new PacketAttacker(remote, provider.address);
+    await using exposed = await ExposedSession.open(system);
+    const { client: victim, toServer } = exposed;
+    const { qpn } = victim.numbers.remote;
     const question = fragment(MessageKind.ECHO, FORGED, secret);
     // After the proof, whose number was 0.
     const record = [...new Uint8Array(7), 1, ...question, ...new Uint8Array(16)];
     const body = options.seal === "off" ? question : Uint8Array.from(record);
     const { nextPsn: psn } = victim;
-    attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: remote.qpn, psn, body });
+    toServer.send({ opcode: PacketOpcode.SEND_ONLY, qpn, psn, body });
     return await isFooled(system, victim, FORGED, "record_forged");
   },
 });
@@ -105,13 +108,13 @@ attackTest<SystemOptions>({
   without: unsealed,
   async mount(options) {
     await using system = await System.start(options);
-    using victim = await system.hostile();
-    const { remote } = victim.numbers;
-    using attacker = new PacketAttacker(remote, provider.address);
+    await using exposed = await ExposedSession.open(system);
+    const { client: victim, toServer } = exposed;
+    const { qpn } = victim.numbers.remote;
     if (!await isAnswered(victim, ASKED)) throw new Error("the victim itself is not answered");
     const body = victim.lastRecord.subarray(0, options.seal === "off" ? 24 : 48);
     const { nextPsn: psn } = victim;
-    attacker.send({ opcode: PacketOpcode.SEND_ONLY, qpn: remote.qpn, psn, body });
+    toServer.send({ opcode: PacketOpcode.SEND_ONLY, qpn, psn, body });
     return await isFooled(system, victim, ASKED, "record_replayed");
   },
 });
@@ -121,6 +124,17 @@ async function answerTo(system: System, question: Uint8Array): Promise<Uint8Arra
   await using client = await system.client();
   const { session, messages } = client;
   return await session.during(messages.ask("ECHO", question)).catch(() => undefined);
+}
+
+/** Changes a file of one packet, and what is sent at its end into the hash of what it has become. */
+function changeFile(at: number, hash: Uint8Array): (packet: Uint8Array) => void {
+  return (packet) => {
+    const payload = packet.subarray(headerBytesOf(packet[0]!));
+    if (packet[0] === PacketOpcode.READ_RESPONSE_ONLY) payload[at]! ^= 1;
+    if (packet[0] === PacketOpcode.SEND_ONLY && payload[0] === MessageKind.FILE_END) {
+      payload.set(hash, 16);
+    }
+  };
 }
 
 /** A port that counts nothing, until it is disposed. */
@@ -206,8 +220,35 @@ if (provider.name === "roce") {
   });
 
   attackTest<SystemOptions>({
+    rows: ["5.2", "V8"],
+    attack: "stands in the packets' way, and changes a file and its hash",
+    countermeasure: "sealed records: no byte of a forged one is written",
+    against: sealed,
+    without: unsealed,
+    async mount(options) {
+      const file = new Uint8Array(1000);
+      const forged = file.with(0, 1);
+      const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", forged));
+      // A record's first eight bytes are its number, which would be found wrong before its tag.
+      const change = changeFile(options.seal === "off" ? 0 : 8, hash);
+      await using system = await System.start({ ...options, dataPath: tapped(change) });
+      const near = join(system.root, "near");
+      await Deno.writeFile(near, file);
+      await using client = await system.client();
+      const { session, files } = client;
+      // What the server has is compared with what was sent, too late.
+      const outcome = await session.during(files.put(session, near, "far")).catch(() => undefined);
+      if (outcome) throw new Error("nothing was changed");
+      const names = [...Deno.readDirSync(system.root)].map(({ name }) => name);
+      if (names.includes("far")) return (await Deno.readFile(join(system.root, "far")))[0] === 1;
+      await system.sessionEnded("record_forged");
+      return false;
+    },
+  });
+
+  attackTest<SystemOptions>({
     rows: ["5.3", "V8"],
-    attack: "stands in the packets' way, and reads a message",
+    attack: "stands in the packets' way, and reads messages and files",
     countermeasure: "sealed records",
     against: sealed,
     without: unsealed,
@@ -215,9 +256,13 @@ if (provider.name === "roce") {
       let seen = "";
       const read = (packet: Uint8Array) => void (seen += packet.toHex());
       await using system = await System.start({ ...options, dataPath: tapped(read) });
-      const answer = await answerTo(system, secret);
-      if (answer?.toHex() !== secret.toHex()) throw new Error("the message has not passed");
-      return seen.includes(secret.toHex());
+      const near = join(system.root, "near");
+      await Deno.writeFile(near, hidden);
+      await using client = await system.client();
+      const { session, messages, files } = client;
+      await session.during(messages.ask("ECHO", secret));
+      await session.during(files.put(session, near, "far"));
+      return seen.includes(secret.toHex()) || seen.includes(hidden.toHex());
     },
   });
 
@@ -258,13 +303,11 @@ attackTest<SystemOptions>({
     await using system = await System.start(options);
     using victim = await system.hostile();
     const granted = await grant(victim, "read", 0, 64);
-    using attacker = await system.hostile();
-    const { remote } = attacker.numbers;
-    using packets = new PacketAttacker(remote, provider.address);
-    const psn = psnAfter(attacker.nextPsn, 0);
+    await using attacker = await ExposedSession.open(system);
+    const { numbers: { remote: { qpn } }, nextPsn: psn } = attacker.client;
     const body = new Uint8Array(new ArrayBuffer(4));
     new DataView(body.buffer).setUint32(0, granted.rkey);
-    packets.send({ opcode: SEND_ONLY_WITH_INVALIDATE, qpn: remote.qpn, psn, body });
+    attacker.toServer.send({ opcode: SEND_ONLY_WITH_INVALIDATE, qpn, psn, body });
     return await read(victim, granted, 64) === undefined;
   },
 });

@@ -14,7 +14,7 @@ import {
   serviceNames,
 } from "../../lib/services/server_services.ts";
 import { Admission } from "../../lib/session/admission.ts";
-import type { QueuePairPath } from "../../lib/session/data_path.ts";
+import type { PortChoice, QueuePairPath } from "../../lib/session/data_path.ts";
 import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { LocalDataPath } from "../../lib/session/local_data_path.ts";
@@ -87,6 +87,12 @@ export interface SystemOptions {
   readonly dataPath?: (path: QueuePairPath) => QueuePairPath;
 }
 
+/** Where a client's queue pair is; on the port of the provider unless told. */
+export interface ClientPlace {
+  readonly device: Device;
+  readonly port?: PortChoice;
+}
+
 /** The server, and what the test looks at. */
 export class System implements AsyncDisposable {
   readonly log: CapturedLog;
@@ -143,14 +149,14 @@ export class System implements AsyncDisposable {
   }
 
   /** A client that can stop or lie at any step; it has finished the TLS handshake. */
-  connect(): Promise<HostileClient> {
+  connect({ device, port }: ClientPlace = { device: this.clientDevice }): Promise<HostileClient> {
     const seal = this.seal === "off" ? "off" : "aes-256-gcm";
-    return HostileClient.connect(this, authority, this.clientDevice, undefined, seal);
+    return HostileClient.connect(this, authority, device, { seal, ...(port ? { port } : {}) });
   }
 
   /** The same, with a session. */
-  async hostile(): Promise<HostileClient> {
-    const client = await this.connect();
+  async hostile(place?: ClientPlace): Promise<HostileClient> {
+    const client = await this.connect(place);
     await client.establish();
     return client;
   }

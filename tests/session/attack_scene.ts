@@ -42,7 +42,7 @@ export class Scene implements AsyncDisposable {
   }
 
   connect(alpnProtocols?: string[]): Promise<HostileClient> {
-    return HostileClient.connect(this.server, this.authority, this.device, alpnProtocols);
+    return HostileClient.connect(this.server, this.authority, this.device, { alpnProtocols });
   }
 
   /** Log lines on the end of this client's session. */

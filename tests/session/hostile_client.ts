@@ -17,6 +17,7 @@ import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
 import { portChoice } from "../../lib/services/port_choice.ts";
 import { bringUp } from "../../lib/session/bring_up.ts";
 import { RECORD_OVERHEAD, type RecordSeal, SessionSeal } from "../../lib/security/seal.ts";
+import type { PortChoice } from "../../lib/session/data_path.ts";
 import { FRAGMENT_BYTES, payloadBytes } from "../../lib/session/messenger.ts";
 import { MessageKind, type RemoteBuffer } from "../../lib/session/service.ts";
 import { endpointText, protocol } from "../../lib/tls/connection.ts";
@@ -61,12 +62,21 @@ export async function tcpConnection(port: number): Promise<{ tcp: Deno.TcpConn; 
   return { tcp, peer: endpointText(tcp.localAddr) };
 }
 
+export interface HostileClientOptions {
+  readonly alpnProtocols?: string[] | undefined;
+  /** What it offers to seal with, and does as long as it does not lie. */
+  readonly seal?: Seal;
+  /** Of its device; that of the provider of these tests unless told. */
+  readonly port?: PortChoice;
+}
+
 type Connect = Step & { do: "connect" };
 type Prove = Step & { do: "prove" };
 
 export class HostileClient implements Disposable {
   readonly #tls: Deno.TlsConn;
   readonly #device: Device;
+  readonly #port: PortChoice;
   readonly #decoder = new FrameDecoder();
   readonly #frames: Frame[] = [];
   readonly #exchange: ClientExchange;
@@ -86,13 +96,14 @@ export class HostileClient implements Disposable {
   readonly #draft = new Memory(FRAGMENT_BYTES);
   readonly #opened = new Memory(FRAGMENT_BYTES);
 
-  private constructor(tls: Deno.TlsConn, device: Device, seal: Seal) {
+  private constructor(tls: Deno.TlsConn, device: Device, port: PortChoice, seal: Seal) {
     this.#tls = tls;
     this.#device = device;
+    this.#port = port;
     this.#exchange = new ClientExchange({
       offers: {
         transports: ["rdma"],
-        providers: [provider.name],
+        providers: [port.provider],
         connect: ["tls"],
         seal: [seal],
         services: ["messages", "memory", "files"],
@@ -102,22 +113,20 @@ export class HostileClient implements Disposable {
     this.peer = endpointText(tls.localAddr);
   }
 
-  /**
-   * Finishes the TLS handshake.
-   *
-   * @param seal what it offers to seal with, and does as long as it does not lie
-   */
+  /** Finishes the TLS handshake. */
   static async connect(
     server: { readonly port: number },
     authority: string,
     device: Device,
-    alpnProtocols = [protocol],
-    seal: Seal = "aes-256-gcm",
+    options: HostileClientOptions = {},
   ): Promise<HostileClient> {
-    const options = { hostname: provider.address, port: server.port, caCerts: [authority] };
-    const tls = await Deno.connectTls({ ...options, alpnProtocols });
+    const { alpnProtocols = [protocol], seal = "aes-256-gcm" } = options;
+    const { port = portChoice(selectPort(provider.device, provider.address)) } = options;
+    const { address: hostname } = provider;
+    const caCerts = [authority];
+    const tls = await Deno.connectTls({ hostname, port: server.port, caCerts, alpnProtocols });
     await tls.handshake();
-    return new HostileClient(tls, device, seal);
+    return new HostileClient(tls, device, port, seal);
   }
 
   /** Its name in the server's log. */
@@ -391,10 +400,6 @@ export class HostileClient implements Disposable {
     this.#draft[Symbol.dispose]();
     this.#opened[Symbol.dispose]();
     this.vanish();
-  }
-
-  get #port() {
-    return portChoice(selectPort(provider.device, provider.address));
   }
 
   async #receive(): Promise<void> {

@@ -1,0 +1,62 @@
+/** A session that an attacker on the wire can forge packets into, from either side. */
+import type { Device } from "../../lib/rdma/device.ts";
+import { openDevice, selectPort } from "../../lib/rdma/provider.ts";
+import { portChoice } from "../../lib/services/port_choice.ts";
+import type { PortChoice } from "../../lib/session/data_path.ts";
+import { provider } from "../provider.ts";
+import type { HostileClient } from "../session/hostile_client.ts";
+import { NetworkNamespace } from "../vm/namespace.ts";
+import { PacketAttacker } from "./packet_attacker.ts";
+import type { System } from "./system.ts";
+
+export class ExposedSession implements AsyncDisposable {
+  private constructor(
+    readonly client: HostileClient,
+    /** Packets to the server's queue pair and to the client's, each as if from the other. */
+    readonly toServer: PacketAttacker,
+    readonly toClient: PacketAttacker,
+    private readonly stack: AsyncDisposableStack,
+  ) {}
+
+  /**
+   * On a device a session with itself uses no wire: there the client is the embedded provider in a
+   * namespace at the other end of it.
+   */
+  static async open(system: System): Promise<ExposedSession> {
+    await using building = new AsyncDisposableStack();
+    const { address } = provider;
+    if (provider.name === "roce") {
+      const client = building.use(await system.hostile());
+      return ExposedSession.#attacked(client, address, (work) => work(), building);
+    }
+    const namespace = building.use(await NetworkNamespace.create());
+    const far = NetworkNamespace.addresses.ipv4;
+    const within = <T>(work: () => T) => namespace.within(work);
+    const { device, port } = within(() => openFar(far));
+    building.use(device);
+    const client = building.use(await system.hostile({ device, port }));
+    return ExposedSession.#attacked(client, far, within, building);
+  }
+
+  /** @param within runs where the client's host is, which has the address */
+  static #attacked(
+    client: HostileClient,
+    address: string,
+    within: <T>(work: () => T) => T,
+    building: AsyncDisposableStack,
+  ): ExposedSession {
+    const { local, remote } = client.numbers;
+    const toServer = building.use(within(() => new PacketAttacker(remote, address)));
+    const toClient = building.use(new PacketAttacker(local, provider.address));
+    return new ExposedSession(client, toServer, toClient, building.move());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stack.disposeAsync();
+  }
+}
+
+function openFar(address: string): { device: Device; port: PortChoice } {
+  const name = `roce:${address}`;
+  return { port: portChoice(selectPort(name, address)), device: openDevice(name) };
+}
