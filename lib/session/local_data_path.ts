@@ -26,7 +26,7 @@ import type {
 } from "./data_path.ts";
 import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
-import { SessionSeal } from "../security/seal.ts";
+import { SessionSeal, wipeKeys } from "../security/seal.ts";
 import { bringUp } from "./bring_up.ts";
 import { RegisteredBuffer, WindowedBuffer } from "./grants.ts";
 import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
@@ -169,6 +169,14 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
 
   // deno-lint-ignore require-await -- a worker's data path answers later
   async connect(order: ConnectOrder): Promise<void> {
+    try {
+      this.#connect(order);
+    } finally {
+      if (order.seal) wipeKeys(order.seal);
+    }
+  }
+
+  #connect(order: ConnectOrder): void {
     const { queuePair, messenger, stack } = this.#allocated();
     if (order.seal) {
       const { side } = this.#options;

@@ -1,4 +1,5 @@
 /** Two data paths over queue pairs, in this process: what is lent by one can be reached by the other. */
+import type { SealKeys } from "../../lib/control/keys.ts";
 import { agreePath } from "../../lib/control/path.ts";
 import type { Device } from "../../lib/rdma/device.ts";
 import { openDevice, selectPort } from "../../lib/rdma/provider.ts";
@@ -51,19 +52,27 @@ export class DataPathPair implements AsyncDisposable {
    * Both have proven themselves, and services run.
    *
    * @param adapt changes the device, which is theirs alone
+   * @param seal of each, as the near end is the server
    */
-  static async create(adapt: (device: Device) => void = () => {}): Promise<DataPathPair> {
-    const pair = new DataPathPair(adapt);
+  static async create(
+    adapt: (device: Device) => void = () => {},
+    seal?: { readonly near: SealKeys; readonly far: SealKeys },
+  ): Promise<DataPathPair> {
+    await using building = new AsyncDisposableStack();
+    const pair = building.use(new DataPathPair(adapt));
     const { near, far } = pair;
     const numbers = new Map([[near, await near.numbers()], [far, await far.numbers()]]);
     const proof = new Uint8Array(32);
     const connect = async (end: PathEnd, peer: PathEnd) => {
       const [local, remote] = [numbers.get(end)!, numbers.get(peer)!];
       const ends = [local, remote].map((numbers) => ({ provider: provider.name, numbers }));
-      await end.path.connect({ local, remote, path: agreePath(ends[0]!, ends[1]!) });
+      const keys = end === near ? seal?.near : seal?.far;
+      const path = agreePath(ends[0]!, ends[1]!);
+      await end.path.connect({ local, remote, path, ...(keys ? { seal: keys } : {}) });
     };
     await Promise.all([connect(near, far), connect(far, near)]);
     await Promise.all([near.path.prove(proof, proof), far.path.prove(proof, proof)]);
+    building.move();
     return pair;
   }
 
