@@ -79,7 +79,9 @@ export class ServerSession {
     } catch (error) {
       const reason = error instanceof VerbsealError ? error.code : "internal";
       lost = reason;
-      const omitted = error instanceof LimitError ? this.#limitHit(reason, "refused") : {};
+      const omitted = error instanceof LimitError
+        ? this.#limitHit(reason, agreed ? "ended" : "refused")
+        : {};
       const outcome = { reason, detail: errorText(error), ...omitted };
       if (omitted || agreed) {
         log.warning("session ended", ended(outcome));
@@ -141,7 +143,7 @@ export class ServerSession {
   }
 
   /** Gives what to add to a log line; undefined when there have been too many. */
-  #limitHit(limit: string, action: "refused" | "slowed"): Omitted | undefined {
+  #limitHit(limit: string, action: "refused" | "slowed" | "ended"): Omitted | undefined {
     const omitted = this.#context.admission.reports.count(limit);
     if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
     return omitted;

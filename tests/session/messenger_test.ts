@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { deadline } from "@std/async/deadline";
 import { createHash } from "node:crypto";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
@@ -249,7 +250,7 @@ verbsTest("a fragment for which the peer has no credit is refused", async () => 
 });
 
 verbsTest("a message of credits that returns none is refused", async () => {
-  const error = await assertRejects(() => flood(1, 0, 0), ProtocolError);
+  const error = await assertRejects(() => deadline(flood(1, 0, 0), 5000), ProtocolError);
   assertEquals(error.code, "credits");
 });
 
