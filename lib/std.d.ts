@@ -31,6 +31,21 @@ declare module "@std/async/delay" {
   ): Promise<void>;
 }
 
+declare module "@std/async/retry" {
+  export function retry<T>(
+    attempt: () => Promise<T>,
+    options?: {
+      multiplier?: number;
+      maxTimeout?: number;
+      maxAttempts?: number;
+      minTimeout?: number;
+      jitter?: number;
+      isRetriable?: (error: unknown) => boolean;
+      signal?: AbortSignal;
+    },
+  ): Promise<T>;
+}
+
 declare module "@std/crypto/timing-safe-equal" {
   export function timingSafeEqual(a: ArrayBufferView, b: ArrayBufferView): boolean;
 }

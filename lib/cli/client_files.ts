@@ -1,18 +1,18 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { format } from "@std/fmt/bytes";
-import type { Client } from "../services/client.ts";
-import type { Moved } from "../services/chunk_source.ts";
-import type { Progress } from "../services/unfinished_transfers.ts";
+import { Download, Upload } from "../services/unfinished_transfers.ts";
 import type { Endpoint } from "../tls/connection.ts";
 import { sessionCommand, sessionFacts, withSession } from "./session_command.ts";
 import { outputOf } from "./output.ts";
 import { examples } from "./program.ts";
 import { showProgress } from "./progress.ts";
+import { reconnectOption } from "./reconnect.ts";
 
 /** Adds `put` and `get`. */
 export function addFileCommands(client: Command): void {
   sessionCommand(client, "put")
+    .addOption(reconnectOption())
     .argument("<local-file>", "file to copy")
     .argument("[remote]", "path below the server's root (default: the local file's name)")
     .summary("copy a file to the server")
@@ -34,6 +34,7 @@ export function addFileCommands(client: Command): void {
       move(server, command, local, remote ?? basename(local), "put")
     );
   sessionCommand(client, "get")
+    .addOption(reconnectOption())
     .argument("<remote>", "path below the server's root")
     .argument("[local-file]", "where to put it (default: the remote file's name, here)")
     .summary("copy a file from the server")
@@ -61,43 +62,42 @@ async function move(
   operation: "put" | "get",
 ): Promise<void> {
   const output = outputOf(command);
-  await withSession(server, command, async (client) => {
-    const started = performance.now();
-    const { size, sha256 } = await withBar(
-      (progress) => transfer(client, operation, local, remote, progress),
-      (bytes) => showProgress(output, local, bytes),
-    );
-    const seconds = (performance.now() - started) / 1000;
-    output.result(
-      { operation, local, remote, bytes: size, sha256, seconds, session: sessionFacts(client) },
-      `${operation === "put" ? `${local} → ${remote}` : `${remote} → ${local}`}: ${
-        format(size, { binary: true })
-      } in ${seconds.toFixed(2)} s, SHA-256 ${sha256}`,
-    );
-  });
+  using bar = new LateBar((bytes) => showProgress(output, local, bytes));
+  using unfinished = operation === "put"
+    ? new Upload(local, remote, bar.update)
+    : new Download(remote, local, bar.update);
+  const started = performance.now();
+  const { moved: { size, sha256 }, losses, session } = await withSession(
+    server,
+    command,
+    async (client, losses) => {
+      const moved = await client.files.move(client.session, unfinished);
+      return { moved, losses, session: sessionFacts(client) };
+    },
+  );
+  bar[Symbol.dispose]();
+  const seconds = (performance.now() - started) / 1000;
+  output.result(
+    { operation, local, remote, bytes: size, sha256, seconds, reconnects: losses, session },
+    `${operation === "put" ? `${local} → ${remote}` : `${remote} → ${local}`}: ${
+      format(size, { binary: true })
+    } in ${seconds.toFixed(2)} s, SHA-256 ${sha256}`,
+  );
 }
 
-function transfer(
-  { files, session }: Client,
-  operation: "put" | "get",
-  local: string,
-  remote: string,
-  progress: Progress,
-): Promise<Moved> {
-  return operation === "put"
-    ? files.put(session, local, remote, progress)
-    : files.get(session, remote, local, progress);
-}
+/** A bar that appears with the first bytes: only then is the size known. */
+class LateBar implements Disposable {
+  #bar: ReturnType<typeof showProgress> | undefined;
 
-/** The bar appears with the first bytes: only then is the size known. */
-async function withBar<T>(
-  work: (progress: Progress) => Promise<T>,
-  open: (size: number) => ReturnType<typeof showProgress>,
-): Promise<T> {
-  using stack = new DisposableStack();
-  let bar: ReturnType<typeof showProgress> | undefined;
-  return await work((bytes, size) => {
-    bar ??= stack.use(open(size));
-    bar.update(bytes);
-  });
+  constructor(private readonly open: (size: number) => ReturnType<typeof showProgress>) {}
+
+  readonly update = (bytes: number, size: number): void => {
+    this.#bar ??= this.open(size);
+    this.#bar.update(bytes);
+  };
+
+  [Symbol.dispose](): void {
+    this.#bar?.[Symbol.dispose]();
+    this.#bar = undefined;
+  }
 }

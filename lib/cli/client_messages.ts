@@ -78,7 +78,7 @@ async function ask(
   line: boolean,
 ): Promise<void> {
   const started = performance.now();
-  const answer = await client.messages.ask(kind, body);
+  const answer = await client.session.repeating(() => client.messages.ask(kind, body));
   const facts = { milliseconds: performance.now() - started, session: sessionFacts(client) };
   showBytes(outputOf(command), "answer", answer, facts, { line });
 }
@@ -110,7 +110,7 @@ async function pingOften(
   for (let sequence = 1; sequence <= count; sequence++) {
     if (sequence > 1 && interval > 0) await delay(interval * 1000);
     const started = performance.now();
-    const echo = await client.messages.ask("ECHO", body);
+    const echo = await client.session.repeating(() => client.messages.ask("ECHO", body));
     const milliseconds = performance.now() - started;
     if (!echo.every((byte, index) => byte === body[index]) || echo.length !== body.length) {
       throw new IntegrityError("echo", "the echo differs from what was sent");

@@ -6,6 +6,7 @@ import type { Endpoint } from "../tls/connection.ts";
 import type { Trust } from "../tls/trust.ts";
 import { openOnFirstUse } from "./first_use.ts";
 import { outputOf } from "./output.ts";
+import { inSessions } from "./reconnect.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import {
   rekeyOption,
@@ -35,6 +36,8 @@ interface ConnectionOptions extends TrustOptions {
   readonly connect: Connect;
   readonly cmPort: number;
   readonly timeout: number;
+  /** Of commands whose work can be gone on with. */
+  readonly reconnect?: number;
 }
 
 /** A command that needs a session: with the server as its first argument, and how to reach it. */
@@ -62,11 +65,16 @@ export function sessionCommand(client: Command, name: string): Command {
     );
 }
 
-/** Does something in a session with the server; a signal ends it in order. */
+/**
+ * Does something in a session with the server; a signal ends it in order. With `--reconnect` it is
+ * gone on with when the session is lost.
+ *
+ * @param work is told how many sessions were lost before
+ */
 export async function withSession<T>(
   server: Endpoint,
   command: Command,
-  work: (client: Client) => Promise<T>,
+  work: (client: Client, losses: number) => Promise<T>,
 ): Promise<T> {
   const options = command.opts<ConnectionOptions>();
   const { trust, ...handshake } = await loadClientTls(options);
@@ -81,7 +89,7 @@ export async function withSession<T>(
   stopped.catch(() => {}); // a signal after the work is of no interest
   const { signal } = stopping;
   const handshakeSeconds = options.timeout;
-  const open = (trust: Trust) =>
+  const openWith = (trust: Trust, signal: AbortSignal, resume: string | undefined) =>
     Client.open({
       server,
       trust,
@@ -95,15 +103,25 @@ export async function withSession<T>(
       handshakeSeconds,
       agent: `verbseal/${version}`,
       signal,
+      resume,
     });
   const { identity: _unshown, ...unproven } = handshake;
-  await using client = trust ? await open(trust) : await openOnFirstUse(open, {
-    dialling: { ...server, ...unproven, handshakeSeconds, signal },
-    knownHosts: knownHostsOf(options),
-    trustNew: options.trustNew ?? false,
-    interactive: !outputOf(command).json && Deno.stdin.isTerminal() && Deno.stderr.isTerminal(),
-  });
-  return await Promise.race([client.session.during(work(client)), stopped]);
+  const open = (signal: AbortSignal, resume?: string) =>
+    trust ? openWith(trust, signal, resume) : openOnFirstUse(
+      (trust) => openWith(trust, signal, resume),
+      {
+        dialling: { ...server, ...unproven, handshakeSeconds, signal },
+        knownHosts: knownHostsOf(options),
+        trustNew: options.trustNew ?? false,
+        interactive: !outputOf(command).json && Deno.stdin.isTerminal() &&
+          Deno.stderr.isTerminal(),
+      },
+    );
+  const { reconnect: seconds = 0 } = options;
+  return await inSessions(
+    { open, signal, seconds },
+    (client, losses) => Promise.race([work(client, losses), stopped]),
+  );
 }
 
 /** What was agreed, for `--json`. */

@@ -89,6 +89,8 @@ const schemas = {
     nonce,
     offers,
     agent: text(128),
+    /** Name of an earlier session: this one goes on with what that has left unfinished. */
+    resume: v.optional(session),
   }),
   WELCOME: v.strictObject({
     version: v.literal(VERSION),

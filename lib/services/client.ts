@@ -50,6 +50,8 @@ export interface ClientOptions {
   /** Seconds for the connection and the TLS handshake, and again for the exchange. */
   readonly handshakeSeconds: number;
   readonly agent: string;
+  /** Name of an earlier session with the server, with whose work this one goes on. */
+  readonly resume?: string | undefined;
   /** Gives up on opening the session. */
   readonly signal?: AbortSignal;
 }
@@ -80,6 +82,7 @@ export class Client implements AsyncDisposable {
       await ClientSession.open({
         tls,
         agent: options.agent,
+        resume: options.resume,
         transports,
         queuePairs: transports.includes("rdma")
           ? building.use(new QueuePairs(tls, options, services))

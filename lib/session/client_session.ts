@@ -1,3 +1,4 @@
+import { delay } from "@std/async/delay";
 import { ClientExchange } from "../control/exchange.ts";
 import type { Connect, Offers, Service, Transport, Welcome } from "../control/messages.ts";
 import { QueuePairError, RdmaError } from "../errors.ts";
@@ -19,10 +20,15 @@ import type { Established, SessionPath } from "./session_path.ts";
 import type { ConnectQueuePair, QueuePairTransport } from "./session_queue_pair.ts";
 import type { StreamTransport } from "./stream_link.ts";
 
+/** Milliseconds. */
+const MOMENT = 50;
+
 export interface ClientSessionOptions {
   readonly tls: TlsConnection;
   /** Sent to the server, which logs it. */
   readonly agent: string;
+  /** Name of an earlier session with the server, with whose work this one goes on. */
+  readonly resume?: string | undefined;
   /** What may carry data, most wanted first. */
   readonly transports: readonly Transport[];
   /** Needed for the transport rdma. */
@@ -88,7 +94,7 @@ export class ClientSession implements AsyncDisposable {
    * @throws VerbsealError naming why it failed; everything is freed then
    */
   static async open(options: ClientSessionOptions): Promise<ClientSession> {
-    const { tls, agent, queuePairs, streams } = options;
+    const { tls, agent, resume, queuePairs, streams } = options;
     const connection = new ControlConnection(tls);
     let late = false;
     const deadline = setTimeout(() => {
@@ -99,7 +105,11 @@ export class ClientSession implements AsyncDisposable {
     options.signal.addEventListener("abort", giveUp, { once: true });
     try {
       const path = await establish({
-        exchange: new ClientExchange({ offers: offersOf(options), agent }),
+        exchange: new ClientExchange({
+          offers: offersOf(options),
+          agent,
+          ...(resume === undefined ? {} : { resume }),
+        }),
         connection,
         queuePairs: queuePairs && queuePairTransport(queuePairs),
         streams: streams && streamTransport(streams),
@@ -149,6 +159,12 @@ export class ClientSession implements AsyncDisposable {
         await this.during(this.#path.after(epoch));
       }
     }
+  }
+
+  /** Whether the session has ended, or does so in a moment: what fails with it may be told a little earlier. */
+  async hasEnded(): Promise<boolean> {
+    const ended = this.#running.catch(() => true);
+    return await Promise.race([ended, delay(MOMENT).then(() => false)]);
   }
 
   /** Awaits work on the session, or the session's failure if that comes first. */

@@ -35,6 +35,10 @@ export interface DataPathOptions {
   readonly permissions?: Permissions;
   /** What the server lets the session use; at a client there is none. */
   readonly limits?: SessionLimits;
+  /** Name of the session, at a server. */
+  readonly session?: string;
+  /** Name of the earlier one that it goes on with. */
+  readonly resume?: string | undefined;
   /** Who the peer is, at a server. */
   readonly identity?: string;
 }

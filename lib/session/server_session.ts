@@ -37,6 +37,7 @@ export class ServerSession {
   readonly #admitted = new DisposableStack();
   #connection: ControlConnection | undefined;
   #agent = "";
+  #resume: string | undefined;
   #port: PortChoice | undefined;
   #peerProvider: Provider | undefined;
   #loop: ControlLoop | undefined;
@@ -214,11 +215,12 @@ export class ServerSession {
   }
 
   async #admit(
-    { offers, agent }: Hello,
+    { offers, agent, resume }: Hello,
     localAddress: string,
   ): Promise<Pick<Welcome, "choices" | "limits">> {
     const { limits, transports, admission, services: offered, policy } = this.#context;
     this.#agent = agent;
+    this.#resume = resume;
     const services = await this.#audit.decide(() =>
       this.#client.authorize(offered, offers.services, policy?.())
     );
@@ -311,6 +313,8 @@ export class ServerSession {
       permissions: { ...this.#client.permissions, registeredBytes: this.#registeredBytes },
       limits: this.#context.limits,
       identity: this.#client.name,
+      session,
+      resume: this.#resume,
     };
   }
 

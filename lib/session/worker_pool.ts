@@ -14,6 +14,7 @@ import type {
   QueuePairPathOptions,
   StreamPath,
 } from "./data_path.ts";
+import { SessionPins } from "./session_pins.ts";
 import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
 
 const log = logger("workers");
@@ -119,11 +120,15 @@ class WorkerDataPath implements DataPath {
   onSlowed: DataPath["onSlowed"];
   #closed: Promise<FinalState | undefined> | undefined;
 
-  /** @param opened the call that makes the path; who first uses it learns of its failure */
+  /**
+   * @param opened the call that makes the path; who first uses it learns of its failure
+   * @param closed is called when the path is
+   */
   constructor(
     protected readonly worker: DataWorker,
     protected readonly session: number,
     protected readonly opened: Promise<void>,
+    private readonly closed: () => void,
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
@@ -140,7 +145,10 @@ class WorkerDataPath implements DataPath {
 
   close(reason?: string): Promise<FinalState | undefined> {
     return this.#closed ??= this.worker.call(this.session, "close", reason)
-      .finally(() => this.worker.unwatch(this.session));
+      .finally(() => {
+        this.worker.unwatch(this.session);
+        this.closed();
+      });
   }
 }
 
@@ -169,12 +177,14 @@ class WorkerQueuePairPath extends WorkerDataPath implements QueuePairPath {
 }
 
 /**
- * The data workers of a server. Each session is pinned to the one with the fewest. With the embedded
+ * The data workers of a server. Each session is pinned to the one with the fewest, or to that of the
+ * session that it goes on with. With the embedded
  * provider each worker has a UDP port of its own, and the first one the port that devices send to:
  * sessions with devices are its.
  */
 export class WorkerPool implements AsyncDisposable {
   readonly #workers: DataWorker[];
+  readonly #pins = new SessionPins<DataWorker>();
   #lastSession = 0;
 
   /**
@@ -193,16 +203,19 @@ export class WorkerPool implements AsyncDisposable {
   openDataPath(options: QueuePairPathOptions): QueuePairPath {
     const [first] = this.#workers;
     const needsFirst = options.port.provider === "roce" && options.peerProvider === "verbs";
-    const worker = needsFirst ? first! : this.#leastLoaded();
+    const worker = needsFirst ? first! : this.#choose(options);
     const session = ++this.#lastSession;
     const opened = worker.call(session, "open", options, worker === first);
-    return new WorkerQueuePairPath(worker, session, opened);
+    const closed = this.#pins.hold(options.session, worker);
+    return new WorkerQueuePairPath(worker, session, opened, closed);
   }
 
   openStreamPath(options: DataPathOptions): StreamPath {
-    const worker = this.#leastLoaded();
+    const worker = this.#choose(options);
     const session = ++this.#lastSession;
-    return new WorkerStreamPath(worker, session, worker.call(session, "openStream", options));
+    const opened = worker.call(session, "openStream", options);
+    const closed = this.#pins.hold(options.session, worker);
+    return new WorkerStreamPath(worker, session, opened, closed);
   }
 
   /** Of all devices that are open; a device of libibverbs comes once for each worker. */
@@ -215,9 +228,12 @@ export class WorkerPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#workers.map((worker) => worker.stop()));
+    this.#pins[Symbol.dispose]();
   }
 
-  #leastLoaded(): DataWorker {
+  #choose({ session, resume }: DataPathOptions): DataWorker {
+    const pinned = this.#pins.find(session, resume);
+    if (pinned && this.#workers.includes(pinned)) return pinned;
     return this.#workers.reduce((least, next) => next.load < least.load ? next : least);
   }
 

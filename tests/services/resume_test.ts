@@ -100,6 +100,29 @@ for (const operation of ["put", "get"] as const) {
   });
 }
 
+failureTest(
+  "a session that goes on with an earlier one has what that has left, whichever worker has it",
+  async (scene) => {
+    const server = await scene.server("--workers", "3");
+    await using proxy = new CuttingProxy(server.port);
+    const watch = new Watch(() => proxy.cut());
+    const { unfinished, source, target } = await transferOf(scene, "put", watch);
+    using _closing = unfinished;
+    await using first = await openClient(scene.workspace, proxy);
+    const lost = first.session.during(first.files.move(first.session, unfinished));
+    await assertRejects(() => deadline(lost, 60_000), VerbsealError);
+    await first[Symbol.asyncDispose]();
+    await server.logged(({ message }) => message === "session ended");
+    // With nobody else there, the same worker would be the next one's too.
+    await scene.client(server);
+    const resume = first.session.agreed.session;
+    await using second = await openClient(scene.workspace, proxy, { resume });
+    await deadline(moveBy(second, unfinished), 60_000);
+    assertEquals(await sha256(target), await sha256(source));
+    watch.assertResumed();
+  },
+);
+
 failureTest("a get of a file that was changed meanwhile begins again, once", async (scene) => {
   const server = await scene.server();
   await using proxy = new CuttingProxy(server.port);
