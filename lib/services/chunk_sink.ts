@@ -8,7 +8,11 @@ import type { RegularFile } from "./file_system.ts";
 /** Writes chunks to a file in their order, and gives their buffers back. */
 export class ChunkSink<T extends Chunk = Chunk> {
   readonly #busy = new Set<number>();
-  readonly #obtaining = new Set<Promise<void>>();
+  /** What refers to the memory. */
+  readonly #working = new Set<Promise<unknown>>();
+  /** Resolves when the last chunk taken is hashed. */
+  #hashed: Promise<unknown> = Promise.resolve();
+  /** Resolves when it and all before it are written. */
   #tail: Promise<void> = Promise.resolve();
   #received: number;
   #written: number;
@@ -49,9 +53,12 @@ export class ChunkSink<T extends Chunk = Chunk> {
     this.#received += length;
     this.#busy.add(buffer);
     const obtained = this.obtain(chunk);
-    this.#obtaining.add(obtained);
-    obtained.catch(() => {}).finally(() => this.#obtaining.delete(obtained));
-    this.#tail = this.#tail.then(() => obtained).then(() => this.#write(chunk));
+    // Each hashed in its turn, while those before it are being written.
+    const begun = this.#hashed.then(() => obtained).then(() => this.#begin(chunk));
+    const written = begun.then(({ writing }) => writing);
+    this.#hashed = begun;
+    this.#tail = Promise.all([this.#tail, written]).then(() => this.#release(chunk));
+    for (const work of [obtained, written]) this.#until(work);
     this.#tail.catch(() => {}); // finish() reports it
     return this.#tail;
   }
@@ -64,16 +71,24 @@ export class ChunkSink<T extends Chunk = Chunk> {
 
   /** Resolves when nothing refers to the memory any more; the hash is of what is written then. */
   async settled(): Promise<void> {
-    await Promise.allSettled([this.#tail, ...this.#obtaining]);
+    await Promise.allSettled([this.#tail, ...this.#working]);
     this.hash.rewind(this.#written);
   }
 
-  async #write({ buffer, length, offset, size }: Chunk): Promise<void> {
+  /** The disk works while this thread hashes. */
+  #begin({ buffer, length, offset }: Chunk): { readonly writing: Promise<void> } {
     const at = buffer * this.bufferBytes;
     const writing = this.file.write(this.memory, at, length, offset);
-    // The disk works while this thread hashes.
     this.hash.update(this.memory.bytes.subarray(at, at + length));
-    await writing;
+    return { writing };
+  }
+
+  #until(work: Promise<unknown>): void {
+    this.#working.add(work);
+    work.catch(() => {}).finally(() => this.#working.delete(work));
+  }
+
+  #release({ buffer, length, offset, size }: Chunk): void {
     this.#written += length;
     this.#busy.delete(buffer);
     this.release(buffer, offset + length, size);

@@ -74,26 +74,45 @@ export class ChunkSource {
   async run(): Promise<Moved> {
     const { file, memory, bufferBytes, hash } = this;
     const delivering = new Set<Promise<void>>();
+    let filling = this.#fill(hash.length);
     try {
-      for (let offset = hash.length; offset < file.size; offset = hash.length) {
-        const buffer = await this.#takeFree();
-        const at = buffer * bufferBytes;
-        const length = Math.min(bufferBytes, file.size - offset);
-        if (await file.read(memory, at, length, offset) < length) {
-          throw new VerbsealError("file_changed", `${file.path} became shorter while it was read`);
-        }
-        hash.update(memory.bytes.subarray(at, at + length));
-        const delivery = this.deliver({ buffer, length, offset, size: file.size })
+      for (let chunk = await filling; chunk; chunk = await filling) {
+        const { buffer, length, offset } = chunk;
+        const delivery = this.deliver(chunk)
           .catch((error) => this.abort(error))
           .finally(() => delivering.delete(delivery));
         delivering.add(delivery);
+        filling = this.#fill(offset + length);
+        // The disk works meanwhile, and so does the peer.
+        const at = buffer * bufferBytes;
+        hash.update(memory.bytes.subarray(at, at + length));
       }
+    } catch (error) {
+      this.abort(error as Error);
     } finally {
       // Nothing refers to the memory any more when this ends.
-      await Promise.all(delivering);
+      await Promise.allSettled([filling, ...delivering]);
     }
     if (this.#aborted) throw this.#aborted;
     return { size: file.size, sha256: hash.digest() };
+  }
+
+  /** Reads the chunk at this offset; undefined at the file's end. */
+  #fill(offset: number): Promise<Chunk | undefined> {
+    const filling = this.#read(offset);
+    filling.catch(() => {}); // run() awaits it when it comes to it
+    return filling;
+  }
+
+  async #read(offset: number): Promise<Chunk | undefined> {
+    const { file: { size, path }, memory, bufferBytes } = this;
+    if (offset >= size) return undefined;
+    const buffer = await this.#takeFree();
+    const length = Math.min(bufferBytes, size - offset);
+    if (await this.file.read(memory, buffer * bufferBytes, length, offset) < length) {
+      throw new VerbsealError("file_changed", `${path} became shorter while it was read`);
+    }
+    return { buffer, length, offset, size };
   }
 
   async #takeFree(): Promise<number> {
