@@ -74,6 +74,18 @@ export const libibverbs = library({ sonames: ["libibverbs.so.1"], package: "libi
     ],
     result: "pointer",
   },
+  // On another thread, as pages are looked up and pinned: what goes wrong, errno does not tell here.
+  ibv_reg_mr_aside: {
+    name: "ibv_reg_mr",
+    parameters: [
+      "pointer", // struct ibv_pd *pd
+      "pointer", // void *addr
+      "usize", // size_t length
+      "i32", // int access
+    ],
+    result: "pointer",
+    nonblocking: true,
+  },
   ibv_dereg_mr: {
     parameters: [
       "pointer", // struct ibv_mr *mr

@@ -21,6 +21,16 @@ export interface ProtectionDomain extends Disposable {
     length?: number,
   ): MemoryRegion;
   /**
+   * Registers as {@linkcode registerMemory} does, on another thread, where that takes long enough to
+   * be worth it. The protection domain must stay until it has resolved.
+   */
+  registerMemoryAside?(
+    memory: Memory,
+    access: readonly Access[],
+    offset: number,
+    length: number,
+  ): Promise<MemoryRegion>;
+  /**
    * Allocates a memory window of type 2; undefined where the device has none.
    *
    * @throws VerbsError for example ENOMEM, when the device has no more

@@ -16,6 +16,7 @@ export class LentBuffers implements AsyncDisposable {
   /** Those that are the server's. */
   readonly #given: Set<number>;
   readonly #pending = new Set<Promise<unknown>>();
+  #lastGiven: Promise<unknown> = Promise.resolve();
 
   /** @param direction what the server does with them: before it READs any it has to ask for each */
   constructor(access: ServiceAccess, direction: GrantDirection) {
@@ -41,16 +42,18 @@ export class LentBuffers implements AsyncDisposable {
 
   /**
    * Opens the first bytes of a buffer to the server. What the server is to write begins as zeros:
-   * bytes that it has not written are never taken for its own.
+   * bytes that it has not written are never taken for its own. Buffers become the server's in the
+   * order in which they are given.
    *
    * @returns the rkey
    */
-  async give(buffer: number, length = BUFFER_BYTES): Promise<number> {
+  give(buffer: number, length = BUFFER_BYTES): Promise<number> {
     const at = buffer * BUFFER_BYTES;
     if (this.#direction === "write") this.memory.bytes.fill(0, at, at + length);
-    const rkey = await this.#until(this.#buffers[buffer]!.grant(this.#direction, length));
-    this.#given.add(buffer);
-    return rkey;
+    const granting = this.#until(this.#buffers[buffer]!.grant(this.#direction, length));
+    const given = this.#inTurn(buffer, granting, this.#lastGiven);
+    this.#lastGiven = given.catch(() => {});
+    return given;
   }
 
   /**
@@ -68,6 +71,17 @@ export class LentBuffers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#pending);
     this.#lent.dispose();
+  }
+
+  async #inTurn(
+    buffer: number,
+    granting: Promise<number>,
+    before: Promise<unknown>,
+  ): Promise<number> {
+    const rkey = await granting;
+    await before;
+    this.#given.add(buffer);
+    return rkey;
   }
 
   #until<T>(work: Promise<T>): Promise<T> {

@@ -15,14 +15,7 @@ export interface LentRange {
 }
 
 /** What registers memory: a protection domain, or what stands for one on a data connection. */
-export interface Registrar {
-  registerMemory(
-    memory: Memory,
-    access: readonly Access[],
-    offset: number,
-    length: number,
-  ): MemoryRegion;
-}
+export type Registrar = Pick<ProtectionDomain, "registerMemory" | "registerMemoryAside">;
 
 /** What a region needs for a direction; REMOTE_WRITE needs LOCAL_WRITE (ibv_reg_mr(3)). */
 const rights: Readonly<Record<GrantDirection, readonly Access[]>> = {
@@ -41,9 +34,15 @@ export function checkGrantable(granted: boolean, length: number, most: number): 
   throw new RangeError(`a grant of ${length} bytes of a buffer of ${most}`);
 }
 
-/** A lent buffer that is registered for each grant anew, so that each has a key of its own. */
+/**
+ * A lent buffer that is registered for each grant anew, so that each has a key of its own. Where that
+ * takes its time, other buffers are filled and used meanwhile.
+ */
 export class RegisteredBuffer implements LentBuffer {
   #region: MemoryRegion | undefined;
+  /** The present grant, or the one that is being made. */
+  #granting: Promise<number> | undefined;
+  #disposed = false;
 
   /**
    * @param address of the first byte, as the peer names it
@@ -56,27 +55,44 @@ export class RegisteredBuffer implements LentBuffer {
     private readonly counted: Disposable,
   ) {}
 
-  // deno-lint-ignore require-await -- other ways to grant take a work request
   async grant(direction: GrantDirection, length = this.range.length): Promise<number> {
-    const { memory, offset, length: most } = this.range;
-    checkGrantable(this.#region !== undefined, length, most);
-    this.#region = this.registrar.registerMemory(memory, rights[direction], offset, length);
-    return this.#region.rkey;
+    checkGrantable(this.#granting !== undefined, length, this.range.length);
+    const granting = this.#granting = this.#open(rights[direction], length);
+    try {
+      return await granting;
+    } catch (error) {
+      this.#granting = undefined;
+      throw error;
+    }
   }
 
-  // deno-lint-ignore require-await -- as above
   async withdraw(): Promise<void> {
-    this.#end();
+    await this.#granting?.catch(() => {});
+    this.#close();
   }
 
   [Symbol.dispose](): void {
-    this.#end();
+    this.#disposed = true;
+    this.#close();
     this.counted[Symbol.dispose]();
   }
 
-  #end(): void {
+  async #open(access: readonly Access[], length: number): Promise<number> {
+    const { registrar, range: { memory, offset } } = this;
+    const region = await registrar.registerMemoryAside?.(memory, access, offset, length) ??
+      registrar.registerMemory(memory, access, offset, length);
+    this.#region = region;
+    if (this.#disposed) {
+      this.#close();
+      throw new VerbsealError("grant", "the buffer is not lent any more");
+    }
+    return region.rkey;
+  }
+
+  #close(): void {
     this.#region?.[Symbol.dispose]();
     this.#region = undefined;
+    this.#granting = undefined;
   }
 }
 

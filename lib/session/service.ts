@@ -39,7 +39,7 @@ export interface LentBuffer extends Disposable {
   /** Of the first byte, as the peer names it. */
   readonly address: number;
   /**
-   * Opens the buffer to the peer; grants that are asked for in some order take effect in it.
+   * Opens the buffer to the peer.
    *
    * @param length bytes from the first; all of them unless told
    * @returns the rkey, another than that of the grant before

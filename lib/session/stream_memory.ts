@@ -22,8 +22,8 @@ export class StreamMemory {
   registerMemory(
     memory: Memory,
     access: readonly Access[],
-    offset: number,
-    length: number,
+    offset = 0,
+    length = memory.length - offset,
   ): MemoryRegion {
     if (offset < 0 || length < 1 || offset + length > memory.length) {
       throw new RangeError(`bytes ${offset} to ${offset + length} of ${memory.length}`);

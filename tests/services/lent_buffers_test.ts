@@ -78,6 +78,21 @@ Deno.test("what the server is to write begins as zeros, each time", async () => 
   }
 });
 
+Deno.test("buffers become the server's in the order in which they are given, however long it takes", async () => {
+  const lender = new Lender();
+  await using buffers = new LentBuffers(lender.access, "write");
+  const first = Promise.withResolvers<void>();
+  lender.slow = first.promise;
+  const order: number[] = [];
+  const slow = buffers.give(0).then(() => order.push(0));
+  lender.slow = Promise.resolve();
+  const quick = buffers.give(1).then(() => order.push(1));
+  while (lender.open.size === 0) await Promise.resolve();
+  first.resolve();
+  await Promise.all([slow, quick]);
+  assertEquals(order, [0, 1]);
+});
+
 Deno.test("the memory stays until nothing is being granted any more, and nothing is open then", async () => {
   const lender = new Lender();
   const granted = Promise.withResolvers<void>();

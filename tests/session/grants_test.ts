@@ -261,6 +261,15 @@ for (const [way, adapt] of ways) {
     await lent.grant("read");
   });
 
+  verbsTest(`${way}: a grant that is given up while it is made opens nothing`, async () => {
+    await using scene = await Scene.create(adapt);
+    const { lent } = scene;
+    const granting = lent.grant("write");
+    await lent.withdraw();
+    const remote = { address: lent.address, rkey: await granting };
+    assertEquals(await scene.refusal(Opcode.WRITE, remote, 1), "ibv_wc_rem_access_err");
+  });
+
   verbsTest(
     `${way}: the end of the session ends grants, though nobody withdraws them any more`,
     async () => {

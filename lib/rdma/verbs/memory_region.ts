@@ -9,6 +9,7 @@ export class VerbsMemoryRegion extends VerbsObject implements MemoryRegion {
   readonly lkey: number;
   readonly rkey: number;
 
+  /** @param registered the region, where the call was made already */
   constructor(
     protectionDomain: Deno.PointerObject,
     /** Keeps the memory reachable as long as the region. */
@@ -16,25 +17,44 @@ export class VerbsMemoryRegion extends VerbsObject implements MemoryRegion {
     access: readonly Access[],
     offset: number,
     readonly length: number,
+    registered: Deno.PointerValue = null,
   ) {
-    if (offset < 0 || length <= 0 || offset + length > memory.length) {
-      throw new RangeError(`bytes ${offset} to ${offset + length} of ${memory.length}`);
-    }
-    const address = memory.address + offset;
     super(
       "ibv_reg_mr",
-      libibverbs().ibv_reg_mr(
-        protectionDomain,
-        pointerAt(BigInt(address)),
-        BigInt(length),
-        accessFlags(access),
-      ),
+      registered ??
+        libibverbs().ibv_reg_mr(protectionDomain, ...range(memory, access, offset, length)),
       "ibv_dereg_mr",
       libibverbs().ibv_dereg_mr,
     );
     const mr = ibvMr.at(this.pointer);
-    this.address = address;
+    this.address = memory.address + offset;
     this.lkey = mr.get("lkey");
     this.rkey = mr.get("rkey");
   }
+
+  /** Registers on another thread. Where that fails, a second call on this one tells why. */
+  static async aside(
+    protectionDomain: Deno.PointerObject,
+    memory: Memory,
+    access: readonly Access[],
+    offset: number,
+    length: number,
+  ): Promise<VerbsMemoryRegion> {
+    const registered = await libibverbs()
+      .ibv_reg_mr_aside(protectionDomain, ...range(memory, access, offset, length));
+    return new VerbsMemoryRegion(protectionDomain, memory, access, offset, length, registered);
+  }
+}
+
+/** Arguments of ibv_reg_mr. */
+function range(
+  memory: Memory,
+  access: readonly Access[],
+  offset: number,
+  length: number,
+): [address: Deno.PointerValue, length: bigint, access: number] {
+  if (offset < 0 || length <= 0 || offset + length > memory.length) {
+    throw new RangeError(`bytes ${offset} to ${offset + length} of ${memory.length}`);
+  }
+  return [pointerAt(BigInt(memory.address + offset)), BigInt(length), accessFlags(access)];
 }

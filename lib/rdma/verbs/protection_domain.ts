@@ -35,6 +35,15 @@ export class VerbsProtectionDomain extends VerbsObject implements ProtectionDoma
     return new VerbsMemoryRegion(this.pointer, memory, access, offset, length);
   }
 
+  registerMemoryAside(
+    memory: Memory,
+    access: readonly Access[],
+    offset: number,
+    length: number,
+  ): Promise<VerbsMemoryRegion> {
+    return VerbsMemoryRegion.aside(this.pointer, memory, access, offset, length);
+  }
+
   createQueuePair(options: QueuePairOptions): VerbsQueuePair {
     return new VerbsQueuePair(this.#context, this.pointer, options);
   }
