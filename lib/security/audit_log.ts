@@ -153,25 +153,28 @@ export class AuditLog implements Audit, AsyncDisposable {
   }
 
   #wake(): void {
-    this.#writing ??= this.#write().finally(() => this.#writing = undefined);
+    if (!this.#writing && this.#due) this.#writing = this.#write();
   }
 
   get #due(): boolean {
-    return this.#waiting.length > 0 || this.#batch !== undefined || this.#headDue ||
+    const due = this.#waiting.length > 0 || this.#batch !== undefined || this.#headDue ||
       this.#rotationDue;
+    return due && !this.#file.broken;
   }
 
   async #write(): Promise<void> {
-    while (this.#due && !this.#file.broken) {
+    while (this.#due) {
       try {
         await this.#step();
         this.#succeeded();
       } catch (error) {
         this.#failed(error);
-        if (this.#ending.signal.aborted) return;
+        if (this.#ending.signal.aborted) break;
         await delay(RETRY_MILLISECONDS, { signal: this.#ending.signal }).catch(() => {});
       }
     }
+    // At once: what comes from here on would wake nobody.
+    this.#writing = undefined;
   }
 
   async #step(): Promise<void> {
@@ -210,7 +213,19 @@ export class AuditLog implements Audit, AsyncDisposable {
   #nextBatch(): Batch {
     const waiting = this.#waiting.splice(0);
     const lines = waiting.map(({ members }) => this.chain.line(members));
+    if (this.#lost > 0) lines.push(this.#lostLine());
     return { bytes: Buffer.concat(lines), waiting, written: 0 };
+  }
+
+  /** Says, behind the lines that were kept, how many came after them and were not. */
+  #lostLine(): Buffer {
+    const lostLines = this.#lost;
+    this.#lost = 0;
+    log.error("lines of the audit log are lost: too many came at once, or for too long", {
+      file: this.paths.file,
+      lostLines,
+    });
+    return this.chain.line(membersOf({ event: "audit", lostLines }));
   }
 
   async #writeBatch(batch: Batch): Promise<void> {
@@ -228,8 +243,6 @@ export class AuditLog implements Audit, AsyncDisposable {
     if (!this.#failure) return;
     this.#failure = undefined;
     log.info("the audit log can be written again", { file: this.paths.file });
-    if (this.#lost > 0) this.record({ event: "audit", lostLines: this.#lost });
-    this.#lost = 0;
   }
 
   #failed(error: unknown): void {

@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { deadline } from "@std/async/deadline";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
+import { AuditFile } from "../../lib/security/audit_file.ts";
 import { readAuditHead } from "../../lib/security/audit_key_and_head.ts";
 import { AuditLog } from "../../lib/security/audit_log.ts";
 import { eventually } from "../program.ts";
@@ -251,4 +253,50 @@ Deno.test("a log that others change while the server runs is noticed with the ne
   const changed = captured.lines().filter((line) => line.includes("was changed by others"));
   assertEquals(changed, ["error the audit log was changed by others"]);
   await assertRejects(() => scene.verify(), VerbsealError);
+});
+
+Deno.test("an event that comes as the last of those before is written waits for no later one", async () => {
+  await using scene = await AuditScene.create();
+  let file!: AuditFile;
+  const open = async (path: string) => file = await AuditFile.open(path);
+  await using log = await AuditLog.open(scene.paths, open);
+  for (let turns = 1; turns < 20; turns++) {
+    const { promise: recorded, resolve } = Promise.withResolvers<void>();
+    const recordLater = async () => {
+      for (let turn = 0; turn < turns; turn++) await null;
+      resolve(log.record(entry));
+    };
+    file.look = () => {
+      file.look = () => Promise.resolve("same");
+      recordLater();
+      return file.look();
+    };
+    log.rotate(); // looks at the file, and has nothing to write
+    await deadline(recorded, 10_000);
+    await eventually("all is written", () => headIsAt(scene, turns), 10_000);
+  }
+});
+
+async function headIsAt({ paths }: AuditScene, sequence: number): Promise<boolean> {
+  return (await readAuditHead(paths.head)).sequence === sequence;
+}
+
+Deno.test("lines that are too many for a slow disk are refused, and the log tells how many", async () => {
+  await using scene = await AuditScene.create();
+  using captured = new CapturedLog();
+  const disk = new FailingDisk();
+  {
+    await using log = await AuditLog.open(scene.paths, disk.open);
+    const { promise: stalled, resolve: goOn } = Promise.withResolvers<void>();
+    disk.stalled = stalled;
+    const recorded = [log.record(entry)];
+    await eventually("the first one is being written", () => disk.writes === 2, 10_000);
+    for (let count = 0; count < 10_005; count++) recorded.push(log.record(entry));
+    goOn();
+    const results = await Promise.allSettled(recorded);
+    assertEquals(results.filter(({ status }) => status === "rejected").length, 5);
+  }
+  const { lostLines } = JSON.parse((await scene.read()).at(-1)!);
+  assertEquals(lostLines, 5);
+  assertStringIncludes(captured.lines("lostLines")[0]!, "error lines of the audit log are lost");
 });

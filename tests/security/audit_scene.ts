@@ -62,14 +62,20 @@ export class FailingDisk {
   failing: "write" | "sync" | undefined;
   /** Bytes that a write takes at most. */
   room = Infinity;
+  /** Writes wait for it. */
+  stalled: Promise<void> = Promise.resolve();
+  /** Begun since the file was opened. */
+  writes = 0;
 
   readonly open = (path: string): Promise<AuditFile> =>
     AuditFile.open(path, async (name, options) => {
       const file = await Deno.open(name, options);
       return {
-        write: (bytes) => {
-          if (this.failing === "write") return Promise.reject(new Error("No space left on device"));
-          return file.write(bytes.subarray(0, this.room));
+        write: async (bytes) => {
+          this.writes += 1;
+          await this.stalled;
+          if (this.failing === "write") throw new Error("No space left on device");
+          return await file.write(bytes.subarray(0, this.room));
         },
         syncData: () =>
           this.failing === "sync" ? Promise.reject(new Error("I/O error")) : file.syncData(),
