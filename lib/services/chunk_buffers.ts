@@ -57,11 +57,12 @@ export class ChunkBuffers implements Disposable {
    * Takes what has crossed; chunks become ready in the order of the calls.
    *
    * @param arrived resolves when the chunk is in its buffer, and out of the peer's reach
-   * @returns rejects with an IntegrityError when it is not what the peer sealed
+   * @returns rejects with an IntegrityError when it is not what the peer sealed; never while it is
+   * still under way, as its memory may be freed then
    */
   open(chunk: Chunk, arrived: Promise<void>): Promise<void> {
     if (!this.#seal) return arrived;
-    const opened = Promise.all([this.#opening, arrived]).then(() => this.#open(chunk));
+    const opened = this.#openNext(chunk, this.#opening, arrived);
     this.#opening = opened;
     opened.catch(() => {}); // who asked learns of it
     return opened;
@@ -69,6 +70,12 @@ export class ChunkBuffers implements Disposable {
 
   [Symbol.dispose](): void {
     this.#resources.dispose();
+  }
+
+  async #openNext(chunk: Chunk, before: Promise<void>, arrived: Promise<void>): Promise<void> {
+    await Promise.allSettled([before, arrived]);
+    await Promise.all([before, arrived]);
+    this.#open(chunk);
   }
 
   #open({ buffer, length, offset }: Chunk): void {

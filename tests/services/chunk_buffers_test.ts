@@ -76,6 +76,22 @@ Deno.test("a chunk that was changed on its way is not used, nor any after it", a
   assertEquals(scene.pair.failures.map(({ code }) => code), ["record_forged"]);
 });
 
+Deno.test("a chunk that is still under way is waited for, also when one before it was changed", async () => {
+  using scene = new Scene();
+  const [first, second] = [scene.send(1, 0, 0), scene.send(2, 1, scene.client.bytes)];
+  scene.shared.bytes[100]! ^= 1;
+  const opened = scene.server.open(first, Promise.resolve());
+  const arrival = Promise.withResolvers<void>();
+  let over = false;
+  const next = scene.server.open(second, arrival.promise);
+  next.catch(() => {}).finally(() => over = true);
+  await assertRejects(() => opened, IntegrityError);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert(!over, "the peer's bytes still come into its buffer");
+  arrival.resolve();
+  await assertRejects(() => next, IntegrityError);
+});
+
 Deno.test("a transfer's number is not used again", () => {
   using scene = new Scene();
   const again = () => new ChunkBuffers({ seal: scene.pair.server }, 1, scene.shared, window);
