@@ -4,6 +4,7 @@ import { decodeBase64 } from "@std/encoding/base64";
 import { decodeBase64Url } from "@std/encoding/base64url";
 import { ProtocolError } from "../errors.ts";
 import { type Frame, type FrameName, makeFrame } from "./frame.ts";
+import { issueText } from "./schema_issue.ts";
 
 /** Version of the control protocol. */
 export const VERSION = 1;
@@ -185,9 +186,7 @@ export function decode(frame: Frame): Message {
   }
   const result = v.safeParse(schemas[frame.name], parseJson(frame));
   if (result.success) return { name: frame.name, body: result.output } as Message;
-  const [issue] = result.issues;
-  const path = v.getDotPath(issue as v.BaseIssue<unknown>) ?? "body";
-  throw new ProtocolError("schema", `${frame.name}: ${path}: ${issue.message.slice(0, 200)}`);
+  throw new ProtocolError("schema", `${frame.name}: ${issueText(result.issues)}`);
 }
 
 function parseJson(frame: Frame): unknown {

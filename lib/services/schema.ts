@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { issueText } from "../control/schema_issue.ts";
 import { ProtocolError } from "../errors.ts";
 
 /** A size or an address: a decimal string, as JSON numbers end at 2^53. Addresses of user space lie below that. */
@@ -19,7 +20,5 @@ export const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 *
 export function parse<const S extends v.GenericSchema>(schema: S, body: unknown): v.InferOutput<S> {
   const result = v.safeParse(schema, body);
   if (result.success) return result.output;
-  const [issue] = result.issues;
-  const path = v.getDotPath(issue as v.BaseIssue<unknown>) ?? "body";
-  throw new ProtocolError("schema", `${path}: ${issue.message.slice(0, 200)}`);
+  throw new ProtocolError("schema", issueText(result.issues));
 }

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import * as v from "valibot";
 import { ProtocolError } from "../../lib/errors.ts";
@@ -25,6 +25,12 @@ Deno.test("an error names the field that is wrong", () => {
     const error = assertThrows(() => parse(schema, body), ProtocolError, field);
     assertEquals(error.code, "schema");
   }
+});
+
+Deno.test("an error is short, however long the names of fields are that a peer sends", () => {
+  const name = "n".repeat(60_000);
+  const { message } = assertThrows(() => parse(v.strictObject({}), { [name]: 1 }), ProtocolError);
+  assert(message.length < 400, `${message.length} characters`);
 });
 
 const window = { address: "4096", buffers: 2, bufferBytes: 262144 };
