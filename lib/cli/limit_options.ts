@@ -117,6 +117,22 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
     text: "times a minute that a session's queue pair is replaced",
     parse: rate,
   },
+  unfinishedSeconds: {
+    flags: "--resume-time <duration>",
+    text: "time for which an unfinished file waits for the rest of itself",
+    parse: duration(0, day),
+    unit: "seconds",
+  },
+  unfinishedFiles: {
+    flags: "--max-unfinished <count>",
+    text: "unfinished files at once in each worker",
+    parse: count,
+  },
+  unfinishedFilesPerIdentity: {
+    flags: "--max-unfinished-per-identity <count>",
+    text: "those of one client certificate's names",
+    parse: count,
+  },
   messageClients: {
     flags: "--max-message-clients <count>",
     text: "clients at once of --messages-listen",

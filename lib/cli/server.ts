@@ -127,6 +127,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const services: ServerServices = {
     root: options.root,
     lentBytes: limits.lentBytes,
+    unfinished: limits,
     log: logSettingsOf(command),
   };
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));

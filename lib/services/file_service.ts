@@ -10,6 +10,7 @@ import {
 import type { MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
 import { requireAccess } from "../security/policy.ts";
+import { defaultLimits, type UnfinishedLimits } from "../session/limits.ts";
 import {
   MessageKind,
   type RemoteBuffer,
@@ -45,9 +46,13 @@ const log = logger("files");
  * client's buffers, and so exposes no memory of its own.
  *
  * @param root directory that no path leaves; kept open as long as the program runs
+ * @param limits of files that a client has not finished
  */
-export function fileService(root: Directory): ServiceDefinition & Disposable {
-  const unfinished = new UnfinishedFiles();
+export function fileService(
+  root: Directory,
+  limits: UnfinishedLimits = defaultLimits,
+): ServiceDefinition & Disposable {
+  const unfinished = new UnfinishedFiles(limits);
   return {
     name: "files",
     kinds: [

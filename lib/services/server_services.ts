@@ -1,6 +1,7 @@
 import type { Service } from "../control/messages.ts";
 import { errorText, UsageError } from "../errors.ts";
 import type { Policy } from "../security/policy.ts";
+import { defaultLimits, type UnfinishedLimits } from "../session/limits.ts";
 import type { ServiceDefinition } from "../session/service.ts";
 import { WorkerPool } from "../session/worker_pool.ts";
 import type { LogSettings } from "../telemetry/log.ts";
@@ -15,6 +16,8 @@ export interface ServerServices {
   readonly root: string | undefined;
   /** Bytes of the region that the memory service lends to a session. */
   readonly lentBytes: number;
+  /** Unless they are the default ones. */
+  readonly unfinished?: UnfinishedLimits;
   readonly log: LogSettings;
 }
 
@@ -28,11 +31,15 @@ export function serviceNames({ root }: ServerServices): Service[] {
  *
  * @throws FileError when the root cannot be used
  */
-export function serviceDefinitions({ root, lentBytes }: ServerServices): ServiceDefinition[] {
+export function serviceDefinitions(
+  { root, lentBytes, unfinished = defaultLimits }: ServerServices,
+): ServiceDefinition[] {
   return [
     messageService,
     memoryService(lentBytes),
-    ...(root === undefined ? [] : [fileService(new Directory(root, { confined: true }))]),
+    ...(root === undefined
+      ? []
+      : [fileService(new Directory(root, { confined: true }), unfinished)]),
   ];
 }
 
@@ -67,5 +74,10 @@ function checkOwnRoot(below: Directory, rule: string, root: string): void {
 
 /** Data workers that run these services. */
 export function startWorkers(services: ServerServices, count: number): WorkerPool {
-  return new WorkerPool(new URL("./worker.ts", import.meta.url), count, services);
+  return new WorkerPool(
+    new URL("./worker.ts", import.meta.url),
+    count,
+    services,
+    services.unfinished?.unfinishedSeconds,
+  );
 }

@@ -1,8 +1,4 @@
-import {
-  UNFINISHED_FILES,
-  UNFINISHED_FILES_PER_IDENTITY,
-  UNFINISHED_SECONDS,
-} from "../session/limits.ts";
+import type { UnfinishedLimits } from "../session/limits.ts";
 import type { FileHash } from "./file_hash.ts";
 import type { NewFile } from "./file_system.ts";
 
@@ -52,8 +48,7 @@ export class UnfinishedFiles implements Disposable {
   readonly #kept = new Map<string, Kept>();
   readonly #active = new Map<string, Active>();
 
-  /** @param seconds that a file waits; a parameter for tests */
-  constructor(private readonly seconds = UNFINISHED_SECONDS) {}
+  constructor(private readonly limits: UnfinishedLimits) {}
 
   /**
    * Takes a name, and what there is of that file. A put that is still under way with it belongs to a
@@ -86,10 +81,11 @@ export class UnfinishedFiles implements Disposable {
   }
 
   #keep(key: string, name: UnfinishedName, unfinished: UnfinishedFile): void {
+    const { unfinishedSeconds, unfinishedFiles, unfinishedFilesPerIdentity } = this.limits;
     const own = [...this.#kept].filter(([, each]) => each.name.identity === name.identity);
-    if (own.length >= UNFINISHED_FILES_PER_IDENTITY) this.#drop(...own[0]!);
-    else if (this.#kept.size >= UNFINISHED_FILES) this.#drop(...[...this.#kept][0]!);
-    const timer = setTimeout(() => this.#drop(key, kept), this.seconds * 1000);
+    if (own.length >= unfinishedFilesPerIdentity) this.#drop(...own[0]!);
+    else if (this.#kept.size >= unfinishedFiles) this.#drop(...[...this.#kept][0]!);
+    const timer = setTimeout(() => this.#drop(key, kept), unfinishedSeconds * 1000);
     const kept = { name, unfinished, timer };
     this.#kept.set(key, kept);
   }

@@ -82,7 +82,25 @@ export interface Limits {
    * than a session is worth: its client may come again.
    */
   readonly requeuesPerMinute: number;
+  /**
+   * Seconds that a file waits for the rest of itself when what carried it has ended. 60: a client
+   * that has lost its connection tries as long to come back, unless it is told otherwise.
+   */
+  readonly unfinishedSeconds: number;
+  /**
+   * Files that wait so at once in each data worker; beyond that the one that waits longest goes.
+   * 64: each holds two descriptors and the disk space of what was written.
+   */
+  readonly unfinishedFiles: number;
+  /** And those of one identity. 8: who breaks transfers off on purpose drives out no others' files. */
+  readonly unfinishedFilesPerIdentity: number;
 }
+
+/** What holds for files that wait for the rest of themselves. */
+export type UnfinishedLimits = Pick<
+  Limits,
+  "unfinishedSeconds" | "unfinishedFiles" | "unfinishedFilesPerIdentity"
+>;
 
 /** What the data path of a session keeps to. Plain data: it crosses threads. */
 export type SessionLimits = Pick<
@@ -110,19 +128,7 @@ export const defaultLimits: Limits = {
   requests: 8,
   framesPerSecond: 4000,
   requeuesPerMinute: 10,
+  unfinishedSeconds: 60,
+  unfinishedFiles: 64,
+  unfinishedFilesPerIdentity: 8,
 };
-
-/**
- * Seconds that a file waits for the rest of itself when what carried it has ended: a client that has
- * lost its connection tries as long to come back, unless it is told otherwise.
- */
-export const UNFINISHED_SECONDS = 60;
-
-/**
- * Files that wait so at once in each data worker: each holds two descriptors and the disk space of
- * what was written. Beyond that the one that waits longest goes.
- */
-export const UNFINISHED_FILES = 64;
-
-/** And those of one identity: who breaks transfers off on purpose drives out no others' files. */
-export const UNFINISHED_FILES_PER_IDENTITY = 8;

@@ -1,4 +1,4 @@
-import { UNFINISHED_SECONDS } from "./limits.ts";
+import { defaultLimits } from "./limits.ts";
 
 interface Pin<W> {
   readonly worker: W;
@@ -12,6 +12,9 @@ interface Pin<W> {
  */
 export class SessionPins<W> implements Disposable {
   readonly #pins = new Map<string, Pin<W>>();
+
+  /** @param seconds for which what is unfinished waits */
+  constructor(private readonly seconds = defaultLimits.unfinishedSeconds) {}
 
   /** The worker of the first of these sessions that is known. */
   find(...sessions: (string | undefined)[]): W | undefined {
@@ -36,7 +39,7 @@ export class SessionPins<W> implements Disposable {
     return () => {
       pin.paths -= 1;
       if (pin.paths > 0) return;
-      pin.timer = setTimeout(() => this.#pins.delete(session), UNFINISHED_SECONDS * 1000);
+      pin.timer = setTimeout(() => this.#pins.delete(session), this.seconds * 1000);
       Deno.unrefTimer(pin.timer);
     };
   }

@@ -184,19 +184,22 @@ class WorkerQueuePairPath extends WorkerDataPath implements QueuePairPath {
  */
 export class WorkerPool implements AsyncDisposable {
   readonly #workers: DataWorker[];
-  readonly #pins = new SessionPins<DataWorker>();
+  readonly #pins: SessionPins<DataWorker>;
   #lastSession = 0;
 
   /**
    * @param module of the workers
    * @param count at least 1
    * @param start the first message to each
+   * @param unfinishedSeconds for which what sessions have left unfinished waits for them
    */
   constructor(
     private readonly module: URL,
     count: number,
     private readonly start: unknown,
+    unfinishedSeconds?: number,
   ) {
+    this.#pins = new SessionPins(unfinishedSeconds);
     this.#workers = Array.from({ length: count }, () => this.#startWorker());
   }
 

@@ -3,7 +3,7 @@ import { libc } from "../../ffi/libc.ts";
 import { FileHash } from "../../lib/services/file_hash.ts";
 import { Directory } from "../../lib/services/file_system.ts";
 import { type UnfinishedFile, UnfinishedFiles } from "../../lib/services/unfinished_files.ts";
-import { UNFINISHED_FILES, UNFINISHED_FILES_PER_IDENTITY } from "../../lib/session/limits.ts";
+import { defaultLimits } from "../../lib/session/limits.ts";
 import { eventually } from "../program.ts";
 
 // Loaded once for the process: Deno's sanitizers would count it for the test that is first.
@@ -19,8 +19,8 @@ class Scene implements Disposable {
   readonly directory = new Directory(this.path, { confined: true });
   readonly files: UnfinishedFiles;
 
-  constructor(seconds?: number) {
-    this.files = new UnfinishedFiles(seconds);
+  constructor(seconds = defaultLimits.unfinishedSeconds) {
+    this.files = new UnfinishedFiles({ ...defaultLimits, unfinishedSeconds: seconds });
   }
 
   create(name: string): UnfinishedFile {
@@ -94,10 +94,10 @@ Deno.test("a put that is still under way gives up when its client comes again", 
 Deno.test("an identity has so many, and the longest unfinished one makes room for the next", async () => {
   using scene = new Scene();
   await scene.leave("other", "bob");
-  for (let count = 0; count < 2 * UNFINISHED_FILES_PER_IDENTITY; count++) {
+  for (let count = 0; count < 2 * defaultLimits.unfinishedFilesPerIdentity; count++) {
     await scene.leave(`${count}`, "alice");
   }
-  assertEquals(scene.left, 1 + UNFINISHED_FILES_PER_IDENTITY);
+  assertEquals(scene.left, 1 + defaultLimits.unfinishedFilesPerIdentity);
   assert((await scene.files.claim(scene.name("0"), never)).unfinished === undefined);
   const kept = await scene.files.claim(scene.name("other", "bob"), never);
   assert(kept.unfinished !== undefined, "another identity's stays");
@@ -106,8 +106,8 @@ Deno.test("an identity has so many, and the longest unfinished one makes room fo
 
 Deno.test("no more wait than there may be in all", async () => {
   using scene = new Scene();
-  for (let count = 0; count < UNFINISHED_FILES + 10; count++) {
+  for (let count = 0; count < defaultLimits.unfinishedFiles + 10; count++) {
     await scene.leave("one", `client-${count}`);
   }
-  assertEquals(scene.left, UNFINISHED_FILES);
+  assertEquals(scene.left, defaultLimits.unfinishedFiles);
 });
