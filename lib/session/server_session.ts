@@ -73,7 +73,7 @@ export class ServerSession {
       agreed = await this.#establish();
       if (!agreed) return;
       this.#logEstablished(agreed, peer);
-      await this.#audit.record("accepted", { agent: this.#agent, ...this.#facts(agreed) });
+      await this.#audit.record("accepted", { ...this.#claims, ...this.#facts(agreed) });
       const reason = await this.#serve();
       log.info("session ended", ended({ reason }));
       this.#audit.over(true, { reason });
@@ -113,7 +113,7 @@ export class ServerSession {
       session,
       peer,
       ...this.#client.fields,
-      agent: this.#agent,
+      ...this.#claims,
       ...this.#facts(agreed),
     });
     if (agreed.transport !== "rdma" || agreed.choices.seal !== "off") return;
@@ -122,6 +122,14 @@ export class ServerSession {
       peer,
       remedy: "leave out --seal off, here and at the client",
     });
+  }
+
+  /** What the client says of itself. */
+  get #claims(): Record<string, unknown> {
+    return {
+      agent: this.#agent,
+      ...(this.#resume === undefined ? {} : { resume: this.#resume }),
+    };
   }
 
   /** What carries the session's data. */

@@ -65,6 +65,16 @@ for (const operation of ["put", "get"] as const) {
     assert(names(directory).every((name) => !name.endsWith(".part")));
   });
 
+  failureTest(`so does a ${operation} without RDMA`, async (scene) => {
+    const { source, target, directory } = await paths(scene, operation);
+    const server = await scene.server("--transport", "any");
+    await using proxy = new CuttingProxy(server.port);
+    const moving = move(scene, proxy, operation, "--transport", "ktls");
+    await quarter(directory);
+    proxy.cut();
+    await assertMoved(await moving, source, target);
+  });
+
   failureTest(`a ${operation} whose server is killed waits for another one`, async (scene) => {
     const { source, target, directory } = await paths(scene, operation);
     const first = await scene.server();

@@ -1,6 +1,7 @@
 /** Puts and gets whose queue pair or connection ends in the middle. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { inSessions } from "../../lib/cli/reconnect.ts";
 import { VerbsealError } from "../../lib/errors.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { Download, Upload } from "../../lib/services/unfinished_transfers.ts";
@@ -8,7 +9,7 @@ import { openClient } from "../client.ts";
 import { randomFile, type RunningServer, sha256 } from "../program.ts";
 import { provider } from "../provider.ts";
 import { CuttingProxy } from "../session/cutting_proxy.ts";
-import { failureTest, names, type Scene } from "../session/failure_scene.ts";
+import { failureTest, names, reasons, type Scene } from "../session/failure_scene.ts";
 import { Intruder } from "../session/intruder.ts";
 
 const SIZE = 32 * 2 ** 20;
@@ -67,7 +68,7 @@ for (const operation of ["put", "get"] as const) {
       const server = await scene.server();
       const client = await scene.client(server);
       let attack: Promise<void> | undefined;
-      const watch = new Watch(() => attack = intruder.attack("server", client, 4));
+      const watch = new Watch(() => attack = intruder.attack("server", client, { sent: 4 }));
       const { unfinished, source, target } = await transferOf(scene, operation, watch);
       using _closing = unfinished;
       const { session, files } = client;
@@ -78,6 +79,29 @@ for (const operation of ["put", "get"] as const) {
       assertEquals(replacements(server), 1);
       watch.assertResumed();
       assertEquals(names(scene.workspace.root), ["far"]);
+    });
+  }
+
+  if (provider.name === "roce") {
+    failureTest(resumes("a forged record ended its session"), async (scene) => {
+      await using intruder = await Intruder.at(provider.address);
+      const server = await scene.server();
+      let current: Client | undefined;
+      const watch = new Watch(() => intruder.attack("server", current!, { sent: 4, forge: true }));
+      const { unfinished, source, target } = await transferOf(scene, operation, watch);
+      using _closing = unfinished;
+      const { signal } = new AbortController();
+      const open = (_signal: AbortSignal, resume?: string) =>
+        openClient(scene.workspace, server, { resume });
+      const moving = inSessions({ open, signal, seconds: 20 }, async (client, losses) => {
+        current = client;
+        return { moved: await client.files.move(client.session, unfinished), losses };
+      });
+      const { moved, losses } = await deadline(moving, 60_000);
+      assertEquals([moved.sha256, losses], [await sha256(source), 1]);
+      assertEquals(await sha256(target), moved.sha256);
+      assertMatch(reasons(server)[0] as string, /^record_/);
+      watch.assertResumed();
     });
   }
 

@@ -6,7 +6,7 @@ import type { QueuePairNumbers } from "../../lib/control/messages.ts";
 import { addressOfGid, Endpoint } from "../../lib/rdma/roce/endpoint.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import type { Client } from "../../lib/services/client.ts";
-import { Forger, plain } from "../rdma/roce/forged_packet.ts";
+import { Forger, type Forgery, plain } from "../rdma/roce/forged_packet.ts";
 
 /** PSNs from the agreed one on that packets are made for, as a queue pair takes the next one only. */
 const PSNS = 64;
@@ -14,6 +14,9 @@ const PSNS = 64;
 /** A WRITE to memory that nobody has lent (IBTA volume 1, section 9.7.4.1.2): the responder goes to ERR. */
 const unlentWrite = { ...plain, opcode: PacketOpcode.WRITE_ONLY };
 const nowhere = [{ address: 4096, rkey: 0xbad_bad }];
+
+/** A SEND that nobody has sealed. */
+const unsealedSend = { ...plain, opcode: PacketOpcode.SEND_ONLY, payloadBytes: 64 };
 
 export class Intruder implements AsyncDisposable {
   private constructor(private readonly socket: dgram.Socket) {}
@@ -27,17 +30,30 @@ export class Intruder implements AsyncDisposable {
   }
 
   /**
-   * Has the server's or the client's present queue pair fail.
+   * Has the server's or the client's present queue pair fail, or with `forge` its session, by a record
+   * that does not open.
    *
    * @param sent messages of its peer up to now, about
    */
-  attack(side: "client" | "server", { session: { agreed } }: Client, sent = 0): Promise<void> {
+  attack(
+    side: "client" | "server",
+    { session: { agreed } }: Client,
+    { sent = 0, forge = false } = {},
+  ): Promise<void> {
+    const packet = forge ? unsealedSend : unlentWrite;
     if (agreed.transport !== "rdma") throw new Error("the session has no queue pair");
     const { local, remote } = agreed;
-    return side === "server" ? this.#fail(remote, local, sent) : this.#fail(local, remote, sent);
+    return side === "server"
+      ? this.#send(packet, remote, local, sent)
+      : this.#send(packet, local, remote, sent);
   }
 
-  async #fail(victim: QueuePairNumbers, peer: QueuePairNumbers, sent: number): Promise<void> {
+  async #send(
+    forgery: Forgery,
+    victim: QueuePairNumbers,
+    peer: QueuePairNumbers,
+    sent: number,
+  ): Promise<void> {
     const from = endpointOf(peer.gid, this.socket.address().port);
     const to = endpointOf(victim.gid, victim.udpPort!);
     using forger = new Forger(from, to);
@@ -48,7 +64,7 @@ export class Intruder implements AsyncDisposable {
         acknowledgedPsn: 0,
         regions: nowhere,
       };
-      const bytes = forger.make(unlentWrite, knowledge);
+      const bytes = forger.make(forgery, knowledge);
       await new Promise<void>((resolve, reject) =>
         this.socket.send(
           bytes,
