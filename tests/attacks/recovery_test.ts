@@ -1,8 +1,11 @@
 /** Attacks that end a queue pair. */
+import { join } from "node:path";
 import { deadline } from "@std/async/deadline";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { randomFile, sha256 } from "../program.ts";
 import { provider } from "../provider.ts";
+import { Intruder } from "../session/intruder.ts";
 import { attackTest } from "./attack.ts";
 import { unreplaced } from "./careless_path.ts";
 import { ExposedSession } from "./exposed_session.ts";
@@ -63,4 +66,30 @@ if (provider.name === "roce") {
       return false;
     },
   });
+
+  attackTest<SystemOptions>({
+    rows: ["A2"],
+    attack: "ends a put by driving its queue pair to the error state",
+    countermeasure: "the transfer goes on from where it was, with another queue pair",
+    against: { seal: "required" },
+    without: { ...unreplacing, against: { seal: "required", ...unreplacing.against } },
+    async mount(options) {
+      await using system = await System.start(options);
+      await using intruder = await Intruder.at(provider.address);
+      await using victim = await system.client();
+      const { session, files } = victim;
+      const near = join(system.root, "near");
+      await randomFile(near, FILE_BYTES);
+      let attack: Promise<void> | undefined;
+      const progress = (bytes: number) => {
+        if (bytes > FILE_BYTES / 4) attack ??= intruder.attack("server", victim, 4);
+      };
+      const put = session.during(files.put(session, near, "far", progress));
+      const moved = await put.catch(() => undefined);
+      await attack;
+      return moved?.sha256 !== await sha256(near);
+    },
+  });
 }
+
+const FILE_BYTES = 2 ** 24;
