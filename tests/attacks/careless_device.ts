@@ -69,6 +69,13 @@ export class SharedDomainDevice extends CarelessDevice {
   }
 }
 
+/** Grants are made by registration, also where there are memory windows. */
+export class RegisteringDevice extends CarelessDevice {
+  override allocateProtectionDomain(): ProtectionDomain {
+    return Object.assign(super.allocateProtectionDomain(), { allocateMemoryWindow: undefined });
+  }
+}
+
 /** Regions have the bounds of the memory that they are in, not those that were asked for. */
 export class LooseBoundsDevice extends CarelessDevice {
   override allocateProtectionDomain(): ProtectionDomain {

@@ -9,6 +9,16 @@ import { NetworkNamespace } from "../vm/namespace.ts";
 import { PacketAttacker } from "./packet_attacker.ts";
 import type { System } from "./system.ts";
 
+/** Where the wire of the guest's device ends. It is there before any device is opened: its port goes down meanwhile. */
+let otherEnd: NetworkNamespace | undefined;
+
+if (provider.name === "verbs") {
+  Deno.test.beforeAll(async () => {
+    otherEnd = await NetworkNamespace.create();
+  });
+  Deno.test.afterAll(async () => await otherEnd?.[Symbol.asyncDispose]());
+}
+
 export class ExposedSession implements AsyncDisposable {
   private constructor(
     readonly client: HostileClient,
@@ -29,9 +39,8 @@ export class ExposedSession implements AsyncDisposable {
       const client = building.use(await system.hostile());
       return ExposedSession.#attacked(client, address, (work) => work(), building);
     }
-    const namespace = building.use(await NetworkNamespace.create());
     const far = NetworkNamespace.addresses.ipv4;
-    const within = <T>(work: () => T) => namespace.within(work);
+    const within = <T>(work: () => T) => otherEnd!.within(work);
     const { device, port } = within(() => openFar(far));
     building.use(device);
     const client = building.use(await system.hostile({ device, port }));

@@ -156,8 +156,10 @@ export class System implements AsyncDisposable {
 
   /** The same, with a session. */
   async hostile(place?: ClientPlace): Promise<HostileClient> {
-    const client = await this.connect(place);
+    using building = new DisposableStack();
+    const client = building.use(await this.connect(place));
     await client.establish();
+    building.move();
     return client;
   }
 
