@@ -82,7 +82,7 @@ if (provider.name === "roce") {
       await randomFile(near, FILE_BYTES);
       let attack: Promise<void> | undefined;
       const progress = (bytes: number) => {
-        if (bytes > FILE_BYTES / 4) attack ??= intruder.attack("server", victim, 4);
+        if (bytes > FILE_BYTES / 4) attack ??= intruder.attack("server", victim, { sent: 4 });
       };
       const put = session.during(files.put(session, near, "far", progress));
       const moved = await put.catch(() => undefined);
