@@ -75,6 +75,7 @@ export class FileClient implements ServiceDefinition, SessionService {
     remote: string,
     progress?: Progress,
   ): Promise<Moved> {
+    startedWith(this.#access, this.name); // without the service no file is looked at
     using upload = new Upload(local, remote, progress);
     return await this.move(session, upload);
   }
@@ -91,6 +92,7 @@ export class FileClient implements ServiceDefinition, SessionService {
     local: string,
     progress?: Progress,
   ): Promise<Moved> {
+    startedWith(this.#access, this.name);
     using download = new Download(remote, local, progress);
     return await this.move(session, download);
   }
