@@ -28,7 +28,7 @@ const rights: Readonly<Record<GrantDirection, readonly Access[]>> = {
  *
  * @param length of the grant, in bytes; `most` are lent
  */
-export function checkGrantable(granted: boolean, length: number, most: number): void {
+function checkGrantable(granted: boolean, length: number, most: number): void {
   if (granted) throw new VerbsealError("grant", "the buffer is open to the peer already");
   if (length >= 1 && length <= most) return;
   throw new RangeError(`a grant of ${length} bytes of a buffer of ${most}`);
