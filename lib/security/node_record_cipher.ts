@@ -46,6 +46,7 @@ export class NodeRecordCipher implements RecordCipher {
       decipher.final();
     } catch {
       opened.fill(0);
+      target.bytes.fill(0, targetAt, targetAt + length);
       return false;
     }
     target.bytes.set(opened, targetAt);

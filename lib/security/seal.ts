@@ -24,7 +24,7 @@
  *
  * **Opening.** Records of a channel are opened in the order of their sequence, and each once: the
  * sequence must be the next one, and then the tag must be right. All else is an IntegrityError,
- * which ends the session; the target holds zeros then, and nothing of the record is used. AES-GCM
+ * which ends the session; the target holds nothing of the record then, and none of it is used. AES-GCM
  * reads its input twice, so nothing is opened where the peer can still write: a completed
  * receive is out of its reach, what the server READs is in memory of its own, and a buffer that
  * the peer WRITEs is withdrawn first, or its record copied.

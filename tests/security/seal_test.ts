@@ -97,6 +97,7 @@ for (const cipher of ciphers) {
             record.bytes[around[0]! % record.length]! ^= 1;
             prepare(opener, key, around);
             assert(!opener.open(record, 0, bytes.length, target, 0));
+            assert(target.bytes.every((octet) => octet === 0), "nothing is left of the one before");
           }
         },
       ),
