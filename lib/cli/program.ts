@@ -45,7 +45,8 @@ export function createProgram(): Command {
     .option("--json", "print results as one JSON object per line")
     .addOption(logOption("--log-level <level>", "least serious level to log", logLevels, "info"))
     .addOption(logOption("--log-format <format>", "format of the log", logFormats, "text"))
-    .configureHelp({ showGlobalOptions: true })
+    // The longest options leave little beside them.
+    .configureHelp({ showGlobalOptions: true, minWidthToWrap: 30 })
     .addHelpText(
       "after",
       examples(
