@@ -4,7 +4,9 @@
  * many seconds, the MB/s of its messages meanwhile.
  */
 import process from "node:process";
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { Client } from "../../lib/services/client.ts";
+import { PacketAttacker } from "../attacks/packet_attacker.ts";
 import { provider } from "../provider.ts";
 import { MEGABYTE } from "./figure.ts";
 import type { Load, NeighbourOptions } from "./neighbours.ts";
@@ -33,6 +35,18 @@ const loads: Record<Load, (options: NeighbourOptions) => Promise<(() => Promise<
   async grants(options) {
     const { session, memory } = await open(options);
     return repeat(1, () => session.repeating(() => memory.write(session, 0, TINY)));
+  },
+  async packets(options) {
+    const { session: { agreed } } = await open(options);
+    if (agreed.transport !== "rdma") throw new Error("not over a queue pair");
+    const { remote } = agreed;
+    const attacker = new PacketAttacker(remote, provider.address);
+    // A proof that has come already, again and again: each asks for an acknowledgement.
+    const packet = { opcode: PacketOpcode.SEND_ONLY, qpn: remote.qpn, psn: agreed.local.psn };
+    return repeat(1, () => {
+      for (let count = 0; count < 256; count++) attacker.send(packet);
+      return new Promise((resolve) => setTimeout(resolve));
+    });
   },
   sessions: (options) =>
     Promise.resolve(repeat(4, async () => {

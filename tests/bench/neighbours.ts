@@ -11,7 +11,7 @@ const runs = 5;
 const seconds = 2;
 
 /** What a neighbour does: as the client that is measured does, or the worst of its kind. */
-export type Load = "honest" | "messages" | "grants" | "sessions";
+export type Load = "honest" | "messages" | "grants" | "sessions" | "packets";
 
 /** What a neighbour is told. */
 export interface NeighbourOptions {
@@ -24,8 +24,17 @@ export interface NeighbourOptions {
 const hostile: Record<Exclude<Load, "honest">, string> = {
   messages: "tiny messages, 128 at once",
   grants: "one grant after the other for a single byte",
+  packets: "packets of its own making that have come already, as fast as it can",
   sessions: "sessions that are opened and given up, four at once",
 };
+
+/** A device has packets of sessions with itself on no wire, where others could join them. */
+const kinds = [
+  "messages",
+  "grants",
+  "sessions",
+  ...provider === rxe ? [] : ["packets" as const],
+] as const;
 
 /** One figure for each kind of hostile neighbour. */
 export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
@@ -38,7 +47,7 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
     await using _neighbour = await Neighbour.start({ load, port, authority });
     return await honest.measure();
   };
-  for (const load of ["messages", "grants", "sessions"] as const) {
+  for (const load of kinds) {
     const subject = {
       bench: `${bench}.${load}`,
       size: 32_768,
