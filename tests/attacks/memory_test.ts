@@ -7,7 +7,8 @@ import type { RemoteBuffer, ServiceAccess } from "../../lib/session/service.ts";
 import { type ReliableEnd, ReliablePair } from "../rdma/resources.ts";
 import { AttackedEnd } from "../rdma/roce/attacked_end.ts";
 import { Forger, plain } from "../rdma/roce/forged_packet.ts";
-import { attackTest } from "./attack.ts";
+import type { HostileClient } from "../session/hostile_client.ts";
+import { type Attack, attackTest } from "./attack.ts";
 import { LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
 import { withCarelessMemory } from "./careless_memory.ts";
 import { askForGrant, grant, read, withdraw, write } from "./lent_memory.ts";
@@ -22,6 +23,23 @@ function beside({ address, rkey }: RemoteBuffer, bytes: number): RemoteBuffer {
 
 function holdsSecret(bytes: Uint8Array | undefined): boolean {
   return bytes !== undefined && bytes.toHex().includes(secret.toHex());
+}
+
+/** An attack by a client that has a session. */
+type MemoryAttack = Omit<Attack<SystemOptions>, "against" | "mount"> & {
+  readonly mount: (attacker: HostileClient) => Promise<boolean>;
+};
+
+function memoryTest({ mount, ...attack }: MemoryAttack): void {
+  attackTest<SystemOptions>({
+    ...attack,
+    against: {},
+    async mount(options) {
+      await using system = await System.start(options);
+      using attacker = await system.hostile();
+      return await mount(attacker);
+    },
+  });
 }
 
 attackTest<SystemOptions>({
@@ -44,18 +62,15 @@ attackTest<SystemOptions>({
   },
 });
 
-attackTest<SystemOptions>({
+memoryTest({
   rows: ["6.2.1"],
   attack: "WRITEs beyond the end of what was granted",
   countermeasure: "regions with exact bounds",
-  against: {},
   without: {
     instead: "regions as large as the memory that they are in",
     against: { device: (device) => new LooseBoundsDevice(device) },
   },
-  async mount(options) {
-    await using system = await System.start(options);
-    using attacker = await system.hostile();
+  async mount(attacker) {
     const granted = await grant(attacker, "write", 4096, 32);
     return await write(attacker, granted, secret);
   },
@@ -85,18 +100,15 @@ attackTest<undefined>({
   },
 });
 
-attackTest<SystemOptions>({
+memoryTest({
   rows: ["6.3.1"],
   attack: "READs before the beginning of what was granted",
   countermeasure: "regions with exact bounds",
-  against: {},
   without: {
     instead: "regions as large as the memory that they are in",
     against: { device: (device) => new LooseBoundsDevice(device) },
   },
-  async mount(options) {
-    await using system = await System.start(options);
-    using attacker = await system.hostile();
+  async mount(attacker) {
     await write(attacker, await grant(attacker, "write", 0, 64), secret);
     await withdraw(attacker);
     const granted = await grant(attacker, "read", 4096, 64);
@@ -104,18 +116,15 @@ attackTest<SystemOptions>({
   },
 });
 
-attackTest<SystemOptions>({
+memoryTest({
   rows: ["6.2.3", "6.3.6"],
   attack: "asks for a second rkey of a buffer, to go on with it after the withdrawal",
   countermeasure: "one rkey for a buffer at a time, for one session",
-  against: {},
   without: {
     instead: "a service that grants a buffer several times",
     against: { services: withCarelessMemory({ grantsSeveral: true }) },
   },
-  async mount(options) {
-    await using system = await System.start(options);
-    using attacker = await system.hostile();
+  async mount(attacker) {
     const first = await grant(attacker, "write", 0, 64);
     if (await askForGrant(attacker, "write", 0, 64) === undefined) return false;
     await withdraw(attacker);
@@ -145,36 +154,30 @@ attackTest<SystemOptions>({
   },
 });
 
-attackTest<SystemOptions>({
+memoryTest({
   rows: ["6.3.3"],
   attack: "WRITEs after the grant was withdrawn",
   countermeasure: "the grant is withdrawn before the reply is sent",
-  against: {},
   without: {
     instead: "a withdrawal that leaves the region registered",
     against: { services: withCarelessMemory({ keepsGrants: true }) },
   },
-  async mount(options) {
-    await using system = await System.start(options);
-    using attacker = await system.hostile();
+  async mount(attacker) {
     const granted = await grant(attacker, "write", 0, 64);
     await withdraw(attacker);
     return await write(attacker, granted, secret);
   },
 });
 
-attackTest<SystemOptions>({
+memoryTest({
   rows: ["6.3.4"],
   attack: "READs with a valid rkey what lies elsewhere in the service's memory",
   countermeasure: "the range of the service in hand is exposed, never all of its memory",
-  against: {},
   without: {
     instead: "a service that exposes all of its memory",
     against: { services: withCarelessMemory({ exposesAll: true }) },
   },
-  async mount(options) {
-    await using system = await System.start(options);
-    using attacker = await system.hostile();
+  async mount(attacker) {
     await write(attacker, await grant(attacker, "write", 8192, 64), secret);
     await withdraw(attacker);
     const granted = await grant(attacker, "read", 0, 64);
@@ -184,18 +187,15 @@ attackTest<SystemOptions>({
 
 for (const [granted, opcode] of [["write", Opcode.READ], ["read", Opcode.WRITE]] as const) {
   const name = opcode === Opcode.READ ? "READs from" : "WRITEs to";
-  attackTest<SystemOptions>({
+  memoryTest({
     rows: ["6.3.5"],
     attack: `${name} a buffer that was granted to ${granted}`,
     countermeasure: "a buffer is exposed for one direction at a time",
-    against: {},
     without: {
       instead: "grants for both directions",
       against: { services: withCarelessMemory({ grantsBothWays: true }) },
     },
-    async mount(options) {
-      await using system = await System.start(options);
-      using attacker = await system.hostile();
+    async mount(attacker) {
       const range = await grant(attacker, granted, 0, 64);
       if (opcode === Opcode.WRITE) return await write(attacker, range, secret);
       return await read(attacker, range, 64) !== undefined;
