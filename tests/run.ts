@@ -150,12 +150,16 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
   return files.sort();
 }
 
-/**
- * Tests that hold for both providers are those that import provider.ts, which says which one it is;
- * TLS and the command line are the same with either.
- */
-function providerTests(): Promise<string[]> {
-  return importersOf("/tests/provider.ts", /^tests\/(?!vm\/|tls\/|cli\/)/);
+/** What is decided, written or moved without a queue pair is the same with either provider. */
+const SAME_WITH_EITHER = new RegExp(
+  "^tests/(vm/|tls/|cli/|security/|services/unfinished_files|attacks/(impersonation|privileges|traces)_" +
+    "|session/(audit|identity|ktls_sessions|policy|refusals|session_limits|stream_data_path)_)",
+);
+
+/** Tests that hold for both providers import provider.ts, which says which one it is. */
+async function providerTests(): Promise<string[]> {
+  const importers = await importersOf("/tests/provider.ts", /^tests\//);
+  return importers.filter((file) => !SAME_WITH_EITHER.test(file));
 }
 
 /** Tests whose path matches and that import this module, however indirectly. */
