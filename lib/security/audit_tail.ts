@@ -30,7 +30,7 @@ export async function auditTail(
     return undefined;
   }
   const head = await readAuditHead(paths.head);
-  const { lines, tornBytes } = await endOf(paths.file, head.sequence);
+  const { lines, tornBytes } = await endOf(paths.file, head.sequence - 1);
   return { last: lines.length === 0 ? head : lastOf(lines, key, head, paths), tornBytes };
 }
 
@@ -41,7 +41,7 @@ function lastOf(
   paths: AuditPaths,
 ): ChainHead {
   const known = lines.findIndex((line) => line?.sequence === head.sequence);
-  let last = known < 0 ? beforeFile(lines[0], head) : headFound(lines[known], head);
+  let last = known < 0 ? beforeFile(lines[0], head) : headFound(lines, known, key, head);
   if (!last) throw doesNotFit(paths);
   for (const line of lines.slice(known + 1)) {
     if (line?.sequence !== last.sequence + 1 || !line.follows(key, last.mac)) {
@@ -52,8 +52,22 @@ function lastOf(
   return last;
 }
 
-function headFound(line: AuditLine | undefined, head: ChainHead): ChainHead | undefined {
-  return line?.mac === head.mac ? head : undefined;
+/** Its bytes count as well as its MAC, which whoever changes them may leave as it is. */
+function headFound(
+  lines: readonly (AuditLine | undefined)[],
+  at: number,
+  key: Uint8Array,
+  head: ChainHead,
+): ChainHead | undefined {
+  const line = lines[at]!;
+  const previous = at > 0 ? lines[at - 1]?.mac : previousOf(line);
+  return line.mac === head.mac && line.follows(key, previous) ? head : undefined;
+}
+
+/** The MAC that the first line of a file follows; undefined where a chain begins. */
+function previousOf(first: AuditLine): string | undefined {
+  const header = headerOf(first);
+  return header?.event === "continue" ? header.previous : undefined;
 }
 
 /** A file whose first line follows the head: the server was killed as it began the file. */
