@@ -57,8 +57,12 @@ async function write(
 ): Promise<void> {
   const bytes = data === undefined ? await readInput() : new TextEncoder().encode(data);
   await withSession(server, command, async (client) => {
-    await client.memory.write(client.session, offset, bytes);
-    const back = await client.memory.read(client.session, offset, bytes.length);
+    const { session, memory } = client;
+    // With another queue pair the region is a new one, zeroed.
+    const back = await session.repeating(async () => {
+      await memory.write(session, offset, bytes);
+      return await memory.read(session, offset, bytes.length);
+    });
     const sha256 = createHash("sha256").update(back).digest("hex");
     if (sha256 !== createHash("sha256").update(bytes).digest("hex")) {
       throw new IntegrityError("memory", "what was read back differs from what was written");
@@ -76,7 +80,8 @@ async function read(
   command: Command,
 ): Promise<void> {
   await withSession(server, command, async (client) => {
-    const bytes = await client.memory.read(client.session, offset, length);
+    const { session, memory } = client;
+    const bytes = await session.repeating(() => memory.read(session, offset, length));
     const facts = { offset, session: sessionFacts(client) };
     showBytes(outputOf(command), "data", bytes, facts, { line: false });
   });

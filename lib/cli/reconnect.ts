@@ -1,6 +1,6 @@
 import { Option } from "commander";
 import { retry } from "@std/async/retry";
-import { errorText, TlsError, UsageError, VerbsealError } from "../errors.ts";
+import { errorText, RefusedError, TlsError, UsageError, VerbsealError } from "../errors.ts";
 import type { Client } from "../services/client.ts";
 import { logger } from "../telemetry/log.ts";
 import { duration } from "./values.ts";
@@ -25,6 +25,15 @@ const passing: ReadonlySet<string> = new Set([
   "handshake_timeout",
   "hung_up",
   "session_ended",
+]);
+
+/** What a server refuses for as long as it runs, or its policy stays, as it is. */
+const lasting: ReadonlySet<string> = new Set([
+  "forbidden",
+  "service",
+  "transport",
+  "connect",
+  "seal",
 ]);
 
 /** Adds `--reconnect` to a command whose work can be gone on with. */
@@ -105,5 +114,6 @@ async function reopen(
 
 function mayPass(error: unknown): boolean {
   if (error instanceof TlsError) return passing.has(error.code);
+  if (error instanceof RefusedError) return !lasting.has(error.code);
   return error instanceof VerbsealError && !(error instanceof UsageError);
 }

@@ -38,7 +38,8 @@ export class KeySchedule implements Disposable {
    * @param transcript SHA-256 of all frames so far, in the order of the exchange
    */
   constructor(clientSecret: Uint8Array, serverSecret: Uint8Array, transcript: Uint8Array) {
-    this.#secrets = new Uint8Array(clientSecret.length + serverSecret.length);
+    // Short arrays without a buffer of their own stand in JavaScript's heap, which moves and leaves copies.
+    this.#secrets = new Uint8Array(new ArrayBuffer(clientSecret.length + serverSecret.length));
     this.#secrets.set(clientSecret);
     this.#secrets.set(serverSecret, clientSecret.length);
     clientSecret.fill(0);

@@ -57,7 +57,9 @@ export class RecordLane implements Disposable {
     return this.#sequence;
   }
 
-  /** The cipher, prepared for the next record. */
+  /**
+   * The cipher, prepared for the next record. Its nonce is used up then, whatever becomes of it.
+   */
   next(offset: number, length: number): RecordCipher {
     if (this.#ended) throw new RdmaError("session_ended", "the session has ended");
     if (this.#records >= this.limits.records || this.#bytes >= this.limits.bytes) this.#rekey();
@@ -66,14 +68,10 @@ export class RecordLane implements Disposable {
     setUint64(associatedData, AT.sequence, this.#sequence);
     setUint64(associatedData, AT.offset, offset);
     associatedData.setUint32(AT.length, length);
-    return this.cipher;
-  }
-
-  /** The record is sealed, or was opened. */
-  done(length: number): void {
     this.#sequence += 1;
     this.#records += 1;
     this.#bytes += length;
+    return this.cipher;
   }
 
   [Symbol.dispose](): void {

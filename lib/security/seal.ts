@@ -84,7 +84,7 @@ export class SessionSeal implements Disposable {
 
   /** @param keys are wiped here */
   constructor(keys: SealKeys, options: SessionSealOptions) {
-    this.#keys = { ...keys, own: keys.own.slice(), peer: keys.peer.slice() };
+    this.#keys = { ...keys, own: outsideOfHeap(keys.own), peer: outsideOfHeap(keys.peer) };
     wipeKeys(keys);
     this.#options = options;
   }
@@ -138,6 +138,13 @@ export function wipeKeys({ own, peer }: SealKeys): void {
   }
 }
 
+/** A copy that does not move: JavaScript's heap, where short arrays stand, leaves copies behind. */
+function outsideOfHeap(key: Uint8Array): Uint8Array<ArrayBuffer> {
+  const copy = new Uint8Array(new ArrayBuffer(key.length));
+  copy.set(key);
+  return copy;
+}
+
 /** Seals what one side of a channel sends, and opens what the other side sent, in order. */
 export class RecordSeal implements Disposable {
   /** @param fail ends the session */
@@ -164,10 +171,9 @@ export class RecordSeal implements Disposable {
   ): void {
     checkRange(source, at, length);
     checkRange(target, targetAt, length + RECORD_OVERHEAD);
-    const cipher = this.own.next(offset, length);
     putSequence(target.bytes, targetAt, this.own.sequence);
+    const cipher = this.own.next(offset, length);
     cipher.seal(source, at, length, target, targetAt + SEQUENCE_BYTES);
-    this.own.done(length);
   }
 
   /**
@@ -198,7 +204,6 @@ export class RecordSeal implements Disposable {
     if (!cipher.open(source, at + SEQUENCE_BYTES, length, target, targetAt)) {
       throw this.#failed(forged(sequence));
     }
-    this.peer.done(length);
   }
 
   [Symbol.dispose](): void {

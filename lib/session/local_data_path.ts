@@ -277,6 +277,12 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     const { messenger, transfers } = this.#resources!;
     const id = completions.wrId(index);
     if (WorkRequestId.isReceive(id)) {
+      if (completions.hasImmediate(index)) {
+        throw new ProtocolError(
+          "immediate",
+          "the peer sent immediate data, which nothing here uses",
+        );
+      }
       messenger.receiveCompleted(WorkRequestId.slot(id), completions.byteLength(index));
     } else if (WorkRequestId.isSend(id)) {
       messenger.sendCompleted();

@@ -259,7 +259,6 @@ export class ServerSession {
     };
   }
 
-  /** The schema of HELLO sees to it that who offers RDMA says how. */
   /** The client's choice, unless there is no RDMA device and the policy prefers another. */
   #chooseTransport({ transports }: Offers, localAddress: string): Transport | undefined {
     const [first, ...others] = transports.filter((way) => this.#context.transports.includes(way));
@@ -268,6 +267,7 @@ export class ServerSession {
     return this.#context.selectPort(localAddress).provider === "roce" ? withoutRdma : first;
   }
 
+  /** The schema of HELLO sees to it that who offers RDMA says how. */
   #chooseQueuePair(offers: Offers, services: Service[], localAddress: string): RdmaChoices {
     const { connectQueuePair } = this.#context;
     const connect = offers.connect!.find((way) => connectQueuePair[way]);
