@@ -29,7 +29,7 @@ const passing: ReadonlySet<string> = new Set([
 
 /** What a server refuses for as long as it runs, or its policy stays, as it is. */
 const lasting: ReadonlySet<string> = new Set([
-  "forbidden",
+  "policy",
   "service",
   "transport",
   "connect",

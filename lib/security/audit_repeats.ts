@@ -7,8 +7,9 @@ const WINDOW_MILLISECONDS = 10_000;
 const LINES = 50;
 
 /**
- * Keeps who has shown no certificate from filling the disk: refusals for one reason are recorded
- * one by one up to a number, and the rest of the next seconds in one line that counts them.
+ * Keeps from filling the disk who has shown no certificate, and who calls services in vain: refusals
+ * for one reason, and failed calls of one session, are recorded one by one up to a number, and the
+ * rest of the next seconds in one line that counts them.
  */
 export class AuditRepeats implements Disposable {
   readonly #counts = new Map<string, { readonly entry: AuditEntry; count: number }>();
@@ -19,11 +20,11 @@ export class AuditRepeats implements Disposable {
 
   /** Whether an entry is one of too many, and only counted. */
   counts(entry: AuditEntry): boolean {
-    if (!isCheap(entry)) return false;
+    const same = whatIsAlike(entry);
+    if (!same) return false;
     this.#timer ??= setTimeout(() => this[Symbol.dispose](), WINDOW_MILLISECONDS);
-    const { event, reason, limit } = entry;
-    const kind = `${event} ${reason ?? limit}`;
-    const alike = this.#counts.get(kind) ?? { entry, count: 0 };
+    const kind = JSON.stringify(same);
+    const alike = this.#counts.get(kind) ?? { entry: same, count: 0 };
     this.#counts.set(kind, alike);
     alike.count += 1;
     return alike.count > LINES;
@@ -33,11 +34,23 @@ export class AuditRepeats implements Disposable {
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const { entry: { event, reason, limit }, count } of this.#counts.values()) {
-      if (count > LINES) this.record({ event, reason, limit, repeated: count - LINES });
+    for (const { entry, count } of this.#counts.values()) {
+      if (count > LINES) this.record({ ...entry, repeated: count - LINES });
     }
     this.#counts.clear();
   }
+}
+
+/** What entries have in common that are counted together; undefined for those that never are. */
+function whatIsAlike(entry: AuditEntry): AuditEntry | undefined {
+  const { event, session, identity } = entry;
+  if (isCheap(entry)) {
+    const { reason, limit } = entry;
+    return { event, reason, limit };
+  }
+  const { service, result } = entry;
+  const inVain = event === "service" && result !== "done";
+  return inVain ? { event, session, identity, service, result } : undefined;
 }
 
 /** Whether it costs its sender nothing: it is turned away, and nobody vouches for who it is. */

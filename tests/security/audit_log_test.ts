@@ -228,6 +228,23 @@ Deno.test("a log that cannot be written from the start on is an error", async ()
   assertEquals(other.code, "audit_unwritable");
 });
 
+Deno.test("a session that calls a service in vain cannot fill the disk either", async () => {
+  await using scene = await AuditScene.create();
+  const call = { event: "service", service: "files", session: "one", path: "x" } as const;
+  const calls = (result: string, session = "one") =>
+    Array.from({ length: 60 }, (): AuditEntry => ({ ...call, session, result }));
+  await scene.record(...calls("ENOENT"), ...calls("done"), ...calls("ENOENT", "two"));
+  const lines = (await scene.read()).map((line) => JSON.parse(line));
+  const count = (wanted: Record<string, string>) =>
+    lines.filter(({ result, session }) =>
+      result === wanted["result"] && session === wanted["session"]
+    )
+      .length;
+  assertEquals(count({ result: "ENOENT", session: "one" }), 51);
+  assertEquals(count({ result: "ENOENT", session: "two" }), 51);
+  assertEquals(count({ result: "done", session: "one" }), 60);
+});
+
 Deno.test("who shows no certificate cannot fill the disk: too many refusals are one line", async () => {
   await using scene = await AuditScene.create();
   const identity = { subject: "CN=known" };
