@@ -67,7 +67,7 @@ async function open({ port, authority }: NeighbourOptions): Promise<Client> {
     device: provider.device,
     connect: "tls",
     cmPort: 4791,
-    handshakeSeconds: 30,
+    handshakeSeconds: 60,
     agent: "neighbour",
   });
 }

@@ -37,7 +37,9 @@ const kinds: readonly (keyof typeof hostile)[] = provider === rxe
 export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   await using workspace = await Workspace.create();
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
-  await using server = await startServer(workspace.path, ["--device", provider.device]);
+  // A neighbour whom the others leave no processor takes its time to come in.
+  const options = ["--device", provider.device, "--handshake-timeout", "60s"];
+  await using server = await startServer(workspace.path, options);
   const { port } = server;
   await using honest = await Neighbour.start({ load: "honest", port, authority });
   const beside = async (load: Load) => {
