@@ -199,6 +199,7 @@ export const ibvContext = struct("ibv_context", 328, {
 export const ibvDeviceAttr = struct("ibv_device_attr", 232, {
   "fw_ver": [0, { bytes: 64 }],
   "max_mr_size": [80, "u64"],
+  "vendor_id": [96, "u32"],
   "max_qp": [108, "i32"],
   "max_qp_wr": [112, "i32"],
   "device_cap_flags": [116, "u32"],

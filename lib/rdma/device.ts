@@ -80,6 +80,11 @@ export interface Device extends Disposable {
   readonly udpPort?: number;
   readonly firmware: string;
   readonly limits: DeviceLimits;
+  /**
+   * Whether only the queue pair that a memory window is bound to can end it. With rdma_rxe any can,
+   * by a SEND with Invalidate, as it looks at neither queue pair nor protection domain then.
+   */
+  readonly guardsMemoryWindows?: boolean;
   /** The state of all ports now. */
   ports(): Port[];
   allocateProtectionDomain(): ProtectionDomain;

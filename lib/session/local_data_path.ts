@@ -238,7 +238,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     const range = { memory, offset, length };
     const counted = this.#registered.reserve(length);
     const { allocateMemoryWindow } = protectionDomain;
-    return allocateMemoryWindow
+    return allocateMemoryWindow && this.#device.guardsMemoryWindows
       ? new WindowedBuffer(protectionDomain, allocateMemoryWindow, transfers, range, counted)
       : new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
   }

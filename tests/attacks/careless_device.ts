@@ -30,6 +30,10 @@ export class CarelessDevice implements Device {
     return this.device.limits;
   }
 
+  get guardsMemoryWindows(): boolean {
+    return this.device.guardsMemoryWindows ?? false;
+  }
+
   ports() {
     return this.device.ports();
   }
@@ -69,10 +73,10 @@ export class SharedDomainDevice extends CarelessDevice {
   }
 }
 
-/** Grants are made by registration, also where there are memory windows. */
-export class RegisteringDevice extends CarelessDevice {
-  override allocateProtectionDomain(): ProtectionDomain {
-    return Object.assign(super.allocateProtectionDomain(), { allocateMemoryWindow: undefined });
+/** Grants are made by memory windows, also where anybody can end them. */
+export class WindowedDevice extends CarelessDevice {
+  override get guardsMemoryWindows(): boolean {
+    return true;
   }
 }
 

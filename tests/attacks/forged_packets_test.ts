@@ -10,7 +10,7 @@ import { MessageKind } from "../../lib/session/service.ts";
 import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { type Attack, attackTest } from "./attack.ts";
-import { RegisteringDevice, SharedDomainDevice } from "./careless_device.ts";
+import { SharedDomainDevice, WindowedDevice } from "./careless_device.ts";
 import { ExposedSession } from "./exposed_session.ts";
 import { grant, read, withdraw, write } from "./lent_memory.ts";
 import { fragment, PacketAttacker } from "./packet_attacker.ts";
@@ -304,9 +304,11 @@ const uninvalidated: Pick<Attack<SystemOptions>, "countermeasure" | "against" | 
     }
     : {
       countermeasure: "grants by registration, which no peer can end",
-      against: { device: (device) => new RegisteringDevice(device) },
-      // It looks at neither queue pair nor domain (rxe_check_invalidate_mw of rxe_mw.c).
-      without: { instead: "memory windows of rdma_rxe", against: {} },
+      against: {},
+      without: {
+        instead: "memory windows of rdma_rxe",
+        against: { device: (device) => new WindowedDevice(device) },
+      },
     };
 
 attackTest<SystemOptions>({

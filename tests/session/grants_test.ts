@@ -19,13 +19,11 @@ const LATER = 0xee;
 /** How the provider opens memory: the embedded one in its table, others by windows where they have them. */
 const ways: readonly [name: string, adapt: (device: Device) => void][] = provider.name === "roce"
   ? [["by the region table", () => {}]]
-  : [["by a window", () => {}], ["by registration", withoutWindows]];
+  : [["by a window", guarded(true)], ["by registration", guarded(false)]];
 
-/** Makes the device one that has no memory windows. */
-function withoutWindows(device: Device): void {
-  const allocate = device.allocateProtectionDomain.bind(device);
-  device.allocateProtectionDomain = () =>
-    Object.assign(allocate(), { allocateMemoryWindow: undefined });
+/** Makes the device one that has memory windows which others cannot end, or that has not. */
+function guarded(guardsMemoryWindows: boolean): (device: Device) => void {
+  return (device) => Object.assign(device, { guardsMemoryWindows });
 }
 
 type Operation = typeof Opcode.READ | typeof Opcode.WRITE;

@@ -72,6 +72,9 @@ const harmlessEvents: ReadonlySet<string> = new Set([
   "IBV_EVENT_QP_LAST_WQE_REACHED",
 ]);
 
+/** Vendor that rdma_rxe says it is of (RXE_VENDOR_ID of the kernel's rxe_param.h). */
+const RXE_VENDOR_ID = 0xffffff;
+
 /** Bound to a queue pair by its number, or by it and the protection domain: both ways hold for us. */
 const WINDOWS = V.IBV_DEVICE_MEM_WINDOW_TYPE_2A | V.IBV_DEVICE_MEM_WINDOW_TYPE_2B;
 
@@ -122,6 +125,7 @@ export class VerbsDevice extends VerbsObject implements Device {
   readonly limits: DeviceLimits;
   /** Whether it has memory windows of type 2. */
   readonly #windows: boolean;
+  readonly guardsMemoryWindows: boolean;
   readonly #listeners = new Set<(event: AsyncEvent) => void>();
   readonly #asyncFd: number;
 
@@ -148,6 +152,7 @@ export class VerbsDevice extends VerbsObject implements Device {
     setNonblocking(this.#asyncFd);
     const attr = this.#attributes();
     this.firmware = textOf(attr.get("fw_ver"));
+    this.guardsMemoryWindows = attr.get("vendor_id") !== RXE_VENDOR_ID;
     this.#windows = (attr.get("device_cap_flags") & WINDOWS) !== 0 && attr.get("max_mw") > 0;
     this.limits = {
       maxQueuePairs: attr.get("max_qp"),
