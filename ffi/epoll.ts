@@ -93,7 +93,9 @@ class Epoll {
 
   async #run(): Promise<void> {
     while (this.#waiting > 0) {
-      const count = await this.#pollForSoon() || await this.#wait();
+      const found = await this.#pollForSoon();
+      if (this.#waiting === 0) break;
+      const count = found || await this.#wait();
       this.#deliver(count >= 0 ? count : this.#poll());
     }
     this.#running = undefined;

@@ -49,7 +49,7 @@ function whatIsAlike(entry: AuditEntry): AuditEntry | undefined {
     return { event, reason, limit };
   }
   const { service, result } = entry;
-  const inVain = event === "service" && result !== "done";
+  const inVain = event === "service" && result !== undefined && result !== "done";
   return inVain ? { event, session, identity, service, result } : undefined;
 }
 

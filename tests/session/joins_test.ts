@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { idle } from "../../ffi/epoll.ts";
 import { encodeJoin, JOIN_BYTES, JoinTokens } from "../../lib/control/join.ts";
 import { KeySchedule } from "../../lib/control/keys.ts";
 import { IntegrityError, ProtocolError, TlsError } from "../../lib/errors.ts";
@@ -19,7 +20,7 @@ function tokens(side: "client" | "server"): JoinTokens {
 }
 
 /** Connections of both ends; all are closed when it is disposed. */
-class Scene implements Disposable {
+class Scene implements AsyncDisposable {
   readonly joins = new Joins();
   readonly #pairs: TlsPair<DataConnection>[] = [];
 
@@ -36,13 +37,14 @@ class Scene implements Disposable {
     return await this.joins.take(near);
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
     for (const pair of this.#pairs) pair[Symbol.dispose]();
+    await idle();
   }
 }
 
 Deno.test("a dialer's connections come to the session that waits, epoch after epoch", async () => {
-  using scene = new Scene();
+  await using scene = new Scene();
   using expected = scene.joins.expect(session, tokens("server"));
   using dialer = new DataDialer(session, tokens("client"), async () => {
     const { near, far } = await scene.pair();
@@ -59,7 +61,7 @@ Deno.test("a dialer's connections come to the session that waits, epoch after ep
 });
 
 Deno.test("a token serves once, for its epoch, and only while the session lasts", async () => {
-  using scene = new Scene();
+  await using scene = new Scene();
   const expected = scene.joins.expect(session, tokens("server"));
   using client = tokens("client");
   const refused = async (epoch: number, token: Uint8Array) => {
@@ -82,7 +84,7 @@ Deno.test("a token serves once, for its epoch, and only while the session lasts"
 });
 
 Deno.test("a connection that nobody has taken up ends with its session", async () => {
-  using scene = new Scene();
+  await using scene = new Scene();
   const expected = scene.joins.expect(session, tokens("server"));
   const { near, far } = await scene.pair();
   using client = tokens("client");
@@ -94,7 +96,7 @@ Deno.test("a connection that nobody has taken up ends with its session", async (
 });
 
 Deno.test("a client does not go on with a server that has not its session's keys", async () => {
-  using scene = new Scene();
+  await using scene = new Scene();
   const { near, far } = await scene.pair();
   using dialer = new DataDialer(session, tokens("client"), () => Promise.resolve(far));
   const answer = readExactly(near, JOIN_BYTES).then(() => near.write(new Uint8Array(32)));
@@ -104,7 +106,7 @@ Deno.test("a client does not go on with a server that has not its session's keys
 });
 
 Deno.test("a dialer that is disposed waits for no answer", async () => {
-  using scene = new Scene();
+  await using scene = new Scene();
   const { near, far } = await scene.pair();
   const dialer = new DataDialer(session, tokens("client"), () => Promise.resolve(far));
   const ended = assertRejects(() => dialer.next(), TlsError, "the session has ended");
