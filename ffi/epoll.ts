@@ -94,15 +94,16 @@ class Epoll {
   async #run(): Promise<void> {
     while (this.#waiting > 0) {
       const found = await this.#pollForSoon();
-      if (this.#waiting === 0) break;
-      const count = found || await this.#wait();
-      this.#deliver(count >= 0 ? count : this.#poll());
+      // Also when nobody waits any more: the eventfd has to be armed again.
+      if (found > 0) this.#deliver(found);
+      else if (this.#waiting > 0) await this.#waitAndDeliver();
     }
     this.#running = undefined;
   }
 
-  #wait(): Promise<number> {
-    return libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
+  async #waitAndDeliver(): Promise<void> {
+    const count = await libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
+    this.#deliver(count >= 0 ? count : this.#poll());
   }
 
   /** Looks for what is about to come, between other work of this thread. */
