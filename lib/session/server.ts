@@ -8,6 +8,8 @@ const log = logger("server");
 /** Accepts clients and keeps their sessions, until it is told to stop. */
 export class Server {
   readonly #sessions = new Map<ServerSession, Promise<void>>();
+  /** Sessions that ended as something was not what their client had sent, by the error's code. */
+  readonly #integrityFailures: Record<string, number> = {};
 
   constructor(
     private readonly listener: TlsListener,
@@ -28,8 +30,15 @@ export class Server {
   async #accept(): Promise<void> {
     for await (const incoming of this.listener) {
       const session = new ServerSession(this.context, incoming);
-      this.#sessions.set(session, session.run().finally(() => this.#sessions.delete(session)));
+      this.#sessions.set(session, this.#run(session));
     }
+  }
+
+  async #run(session: ServerSession): Promise<void> {
+    await session.run();
+    this.#sessions.delete(session);
+    const { integrityFailure: code } = session;
+    if (code) this.#integrityFailures[code] = (this.#integrityFailures[code] ?? 0) + 1;
   }
 
   async #drain(): Promise<void> {
@@ -39,10 +48,16 @@ export class Server {
     await Promise.all(running.map(([session]) => session.stop(drainSeconds)));
     await Promise.all(running.map(([, ended]) => ended));
     const { handshakes } = this.listener;
-    const limits = this.context.admission.reports.counts;
+    const { counts } = this.context.admission.reports;
+    const integrity = this.#integrityFailures;
     log.info("stopped", {
       ...(handshakes ? { handshakes: { ...handshakes } } : {}),
-      ...(Object.keys(limits).length > 0 ? { limits } : {}),
+      ...(isEmpty(counts) ? {} : { limits: counts }),
+      ...(isEmpty(integrity) ? {} : { integrity }),
     });
   }
+}
+
+function isEmpty(counts: Readonly<Record<string, number>>): boolean {
+  return Object.keys(counts).length === 0;
 }

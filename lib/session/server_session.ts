@@ -8,7 +8,14 @@ import type {
   Transport,
   Welcome,
 } from "../control/messages.ts";
-import { errorText, LimitError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import {
+  errorText,
+  IntegrityError,
+  LimitError,
+  RefusedError,
+  TlsError,
+  VerbsealError,
+} from "../errors.ts";
 import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
@@ -30,6 +37,8 @@ const log = logger("session");
 
 /** One client's session, from its TCP connection to the last log line. */
 export class ServerSession {
+  /** Code of the IntegrityError that ended it, if one did. */
+  integrityFailure: string | undefined;
   readonly #context: ServerContext;
   readonly #incoming: IncomingConnection;
   readonly #client = new SessionClient();
@@ -80,6 +89,7 @@ export class ServerSession {
     } catch (error) {
       const reason = error instanceof VerbsealError ? error.code : "internal";
       lost = reason;
+      if (error instanceof IntegrityError) this.integrityFailure = reason;
       const omitted = error instanceof LimitError
         ? this.#limitHit(reason, agreed ? "ended" : "refused")
         : {};

@@ -1,8 +1,12 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { RefusedError } from "../../lib/errors.ts";
 import { chooseSeal, offeredSeals } from "../../lib/session/sealing.ts";
+import { openDevice } from "../../lib/rdma/provider.ts";
 import { serverTest } from "../own_server.ts";
-import type { LogLine, Run, RunningServer } from "../program.ts";
+import { type LogLine, type Run, RunningServer, Workspace } from "../program.ts";
+import { provider } from "../provider.ts";
+import { verbsTest } from "../rdma/resources.ts";
+import { HostileClient } from "./hostile_client.ts";
 
 Deno.test("a client that seals offers ciphers only, and one that does not nothing else", () => {
   assertEquals(offeredSeals("off"), ["off"]);
@@ -43,6 +47,28 @@ serverTest(
     assertEquals(sessionOf(ping).seal, seal);
     assert(!unsealed.test(ping.stderr), ping.stderr);
     assertEquals(server.log.filter(isWarning), []);
+  },
+);
+
+verbsTest(
+  "a server counts the sessions that a forged or replayed record has ended",
+  async () => {
+    await using workspace = await Workspace.create();
+    await using server = await RunningServer.start(workspace);
+    const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
+    using device = openDevice(provider.device);
+    for (const sequence of [1, 1, 2]) {
+      using client = await HostileClient.connect(server, authority, device);
+      await client.establish();
+      client.sendRaw(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, sequence, ...new Uint8Array(32)));
+      await server.logged(({ message, peer }) =>
+        message === "session ended" && peer === client.peer
+      );
+      client.dropQueuePair();
+    }
+    assertEquals(await server.stop(), 0);
+    const { integrity } = await server.logged(({ message }) => message === "stopped");
+    assertEquals(integrity, { record_forged: 2, record_out_of_order: 1 });
   },
 );
 
