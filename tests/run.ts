@@ -153,7 +153,7 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 /** What is decided, written or moved without a queue pair is the same with either provider. */
 const SAME_WITH_EITHER = new RegExp(
   "^tests/(vm/|tls/|cli/|security/|services/unfinished_files|attacks/(impersonation|privileges|traces)_" +
-    "|session/(audit|identity|ktls_sessions|policy|refusals|session_limits|stream_data_path)_)",
+    "|session/(audit|identity|ktls_sessions|policy|refusals|sealing|session_limits|stream_data_path)_)",
 );
 
 /** Tests that hold for both providers import provider.ts, which says which one it is. */

@@ -120,18 +120,6 @@ replacementTest(
   },
 );
 
-failureTest(
-  "a client that asks for another queue pair and makes none is given up",
-  async (scene) => {
-    const server = await scene.server("--handshake-timeout", "1s");
-    const client = await scene.hostile(server);
-    await client.establish();
-    await client.send({ name: "REQUEUE", body: { epoch: 1, reason: "because" } });
-    const reason = nextReason(server);
-    assertEquals(await reason, "queue_pair_failed");
-  },
-);
-
 failureTest("a REQUEUE of another epoch than the next ends the session", async (scene) => {
   const { server } = Shared.current;
   const client = await scene.hostile(server);
