@@ -19,10 +19,13 @@ const runs = 5;
 /** Seconds of one run of s_time. */
 const seconds = 2;
 
-/** Anew by TLS 1.3, and resumed by TLS 1.2, as s_time never resumes with 1.3. */
+/**
+ * Anew by TLS 1.3, and resumed by TLS 1.2, as s_time never resumes with 1.3. It prints a mark for each
+ * connection.
+ */
 const kinds = {
-  new: { options: ["-new", "-tls1_3"], what: "TLS 1.3, each anew" },
-  resumed: { options: ["-reuse", "-tls1_2"], what: "TLS 1.2, each resumed" },
+  new: { options: ["-new", "-tls1_3"], mark: "*", what: "TLS 1.3, each anew" },
+  resumed: { options: ["-reuse", "-tls1_2"], mark: "r", what: "TLS 1.2, each resumed" },
 } as const;
 
 type Kind = keyof typeof kinds;
@@ -83,10 +86,13 @@ async function rateOfOne(kind: Kind, port: number): Promise<number> {
     stderr: "null",
   }).output();
   const elapsed = (performance.now() - started) / 1000;
-  const [, count] =
-    /(\d+) connections in \d+ real seconds/.exec(new TextDecoder().decode(stdout)) ??
-      [];
+  const text = new TextDecoder().decode(stdout);
+  const [, count] = /(\d+) connections in \d+ real seconds/.exec(text) ?? [];
   if (count === undefined) throw new Error("openssl s_time has not counted its connections");
+  const [marks = ""] = /^[*r]+$/m.exec(text) ?? [];
+  if (marks !== kinds[kind].mark.repeat(Number(count))) {
+    throw new Error(`not all ${count} handshakes were ${kinds[kind].what}`);
+  }
   return Number(count) / elapsed;
 }
 
@@ -124,9 +130,11 @@ class OpensslServer implements AsyncDisposable {
     await Deno.writeTextFile(`${folder}/server.key`, key);
     const port = freePort();
     const files = ["-cert", `${folder}/server.pem`, "-key", `${folder}/server.key`];
+    // One ticket, as ours: each costs both sides a record.
+    const tickets = ["-num_tickets", "1"];
     const process = spawn(
       "openssl",
-      ["s_server", "-accept", `${LOOPBACK}:${port}`, ...files],
+      ["s_server", "-accept", `${LOOPBACK}:${port}`, ...files, ...tickets],
       { stdio: ["pipe", "ignore", "ignore"] },
     );
     await listening(port);
