@@ -131,6 +131,8 @@ export class TlsContext implements Disposable {
     this.#control(SSL.SSL_CTRL_SET_MIN_PROTO_VERSION, least);
     const mode = SSL.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL.SSL_MODE_RELEASE_BUFFERS;
     SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_MODE, BigInt(mode), null);
+    // Else one SSL_read() goes on for as long as KeyUpdates come in, and nobody else has a turn.
+    SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_CLEAR_MODE, BigInt(SSL.SSL_MODE_AUTO_RETRY), null);
     const options = SSL.SSL_OP_NO_RENEGOTIATION | SSL.SSL_OP_CIPHER_SERVER_PREFERENCE;
     SSL_CTX_set_options(this.pointer, BigInt(options));
     SSL_CTX_set_verify_depth(this.pointer, CHAIN_DEPTH);

@@ -1,14 +1,21 @@
 /** Ends of what libssl and the kernel have lent, at moments when something else is under way. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { idle, readable } from "../../ffi/epoll.ts";
+import { pointerAt } from "../../ffi/layout.ts";
 import { C, libc } from "../../ffi/libc.ts";
+import { libssl } from "../../ffi/libssl.ts";
 import { TlsError } from "../../lib/errors.ts";
 import { dial, listen } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
-import type { IncomingConnection } from "../../lib/tls/connection.ts";
-import { TlsSocket } from "../../lib/tls/openssl_connection.ts";
+import type { IncomingConnection, TlsConnection } from "../../lib/tls/connection.ts";
+import { openDescriptor } from "../../lib/tls/descriptor.ts";
+import { type OpensslConnection, TlsSocket } from "../../lib/tls/openssl_connection.ts";
 import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions, ListenOptions } from "../../lib/tls/options.ts";
+import { setImmediate } from "node:timers/promises";
+
+/** openssl/ssl.h. */
+const SSL_KEY_UPDATE_NOT_REQUESTED = 0;
 
 const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: ["localhost"], days: 1 });
@@ -145,3 +152,36 @@ Deno.test("a connection that always has something to read leaves others their tu
   while (!turn && performance.now() < end) await socket.run(() => 1);
   assert(turn);
 });
+
+Deno.test("a peer that changes its keys again and again leaves others their turn", async () => {
+  using closing = new DisposableStack();
+  const { symbols } = closing.adopt(
+    Deno.dlopen("libssl.so.3", {
+      SSL_key_update: { parameters: ["pointer", "i32"], result: "i32" },
+    }),
+    (library) => library.close(),
+  );
+  await using server = serve();
+  const dialling = server.dial();
+  const other = await (await server.accept()).handshake();
+  const client = await dialling;
+  const { ssl, descriptor } = (other as OpensslConnection).detach();
+  using socket = TlsSocket.of(pointerAt(ssl)!, descriptor);
+  const update = () => symbols.SSL_key_update(socket.ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+  for (let count = 0; count < 1000; count++) {
+    assertEquals([update(), libssl().SSL_do_handshake(socket.ssl)], [1, 1]);
+  }
+  const reading = client.read(new Uint8Array(1));
+  for (let turn = 0; turn < 3; turn++) await setImmediate();
+  const unread = new Uint8Array(1);
+  assertEquals(libc().recv(descriptorOf(client), unread, 1n, 0), 1n);
+  client.abort();
+  assertEquals(await reading, null);
+});
+
+function descriptorOf({ localAddress, peerAddress }: TlsConnection): number {
+  const [local, peer] = [localAddress, peerAddress].map((end) =>
+    ({ transport: "tcp", ...end }) as const
+  );
+  return openDescriptor(local!, peer!);
+}
