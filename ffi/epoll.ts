@@ -34,6 +34,10 @@ class Epoll {
   #waiting = 0;
   readonly #events = new Uint8Array(new ArrayBuffer(epollEvent.size * batch));
   readonly #eventPointer = pointerOf(this.#events);
+  readonly #eventViews = Array.from(
+    { length: batch },
+    (_, index) => epollEvent.over(this.#events, index * epollEvent.size),
+  );
   readonly #change = epollEvent.allocate();
   #running: Promise<void> | undefined;
   #soonUntil = 0;
@@ -127,7 +131,7 @@ class Epoll {
 
   #deliver(count: number): void {
     for (let index = 0; index < count; index++) {
-      const event = epollEvent.over(this.#events, index * epollEvent.size);
+      const event = this.#eventViews[index]!;
       const fd = Number(event.get("data"));
       if (fd === this.#wake) this.#rearmWake();
       else this.#deliverOne(fd, event.get("events"));

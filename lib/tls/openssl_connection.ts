@@ -45,18 +45,16 @@ async function giveWay(): Promise<void> {
   turnBegan = performance.now();
 }
 
-/** Why a call of libssl did not do what it was to do. */
-interface Failure {
-  /** The peer has said goodbye. */
-  readonly goodbye: boolean;
-  readonly error: OpensslFailure | undefined;
-}
-
-/** A failure that ends the connection. */
-export class CallFailure extends Error {
-  constructor(readonly failure: Failure) {
-    super(failure.error?.text ?? "the connection ended");
-  }
+/**
+ * Why a call of libssl ended the connection. No Error: whoever catches it makes one that says more,
+ * and a trace of the stack costs a twentieth of a resumed handshake.
+ */
+export class CallFailure {
+  /**
+   * @param goodbye the peer has said goodbye
+   * @param error as libssl has it
+   */
+  constructor(readonly goodbye: boolean, readonly error: OpensslFailure | undefined) {}
 }
 
 /** An SSL on a non-blocking socket, owned together: both end when it is disposed, once. */
@@ -172,7 +170,7 @@ function fileTooShort(end: number): TlsError {
 }
 
 function failureOf(error: number): CallFailure {
-  return new CallFailure({ goodbye: error === SSL.SSL_ERROR_ZERO_RETURN, error: takeError() });
+  return new CallFailure(error === SSL.SSL_ERROR_ZERO_RETURN, takeError());
 }
 
 /** A connection on its way to another thread: plain data. Who has it must attach or lose it. */
@@ -287,7 +285,7 @@ export class OpensslConnection implements TlsConnection, DataStream {
       return await this.#socket.run(() => SSL_read(this.#socket.ssl, view(buffer), length)) ??
         null;
     } catch (error) {
-      if (error instanceof CallFailure && error.failure.goodbye) return null;
+      if (error instanceof CallFailure && error.goodbye) return null;
       throw this.#lost(error);
     }
   }
@@ -306,7 +304,7 @@ export class OpensslConnection implements TlsConnection, DataStream {
     const timer = setTimeout(() => this.abort(), lingerMilliseconds);
     try {
       await this.#writes.written;
-      this.#sayGoodbye();
+      await this.#sayGoodbye();
     } catch {
       // The peer is gone already.
     }
@@ -318,25 +316,23 @@ export class OpensslConnection implements TlsConnection, DataStream {
     this.#socket[Symbol.dispose]();
   }
 
-  #sayGoodbye(): void {
-    const { ssl, ended } = this.#socket;
+  async #sayGoodbye(): Promise<void> {
     // After a fatal error libssl must not be asked for it (SSL_shutdown(3)).
-    if (ended || this.#failure) return;
-    clearErrors();
-    libssl().SSL_shutdown(ssl);
+    if (this.#failure) return;
+    const { SSL_shutdown } = libssl();
+    // 0: said, and not answered yet.
+    await this.#socket.run(() => {
+      const result = SSL_shutdown(this.#socket.ssl);
+      return result === 0 ? 1 : result;
+    });
   }
 
   /** The first failure explains those that follow it. */
   #lost(cause: unknown): TlsError {
     if (this.#socket.ended) return this.#failure ?? connectionClosed(this.peerAddress, cause);
     if (cause instanceof TlsError) return cause;
-    const error = cause instanceof CallFailure ? cause.failure.error : undefined;
-    return this.#failure ??= lostConnection(
-      this.side,
-      this.peerAddress,
-      error ?? this.#lastWords(),
-      cause,
-    );
+    const error = (cause instanceof CallFailure ? cause.error : undefined) ?? this.#lastWords();
+    return this.#failure ??= lostConnection(this.side, this.peerAddress, error, cause);
   }
 
   /** Where writing fails, an alert may be there that says why, or bytes that are still to be read. */
@@ -366,12 +362,13 @@ function factsOf(ssl: Deno.PointerObject): HandshakeFacts {
   };
 }
 
+const alpnData = new BigUint64Array(1);
+const alpnLength = new Uint32Array(1);
+
 function alpnOf(ssl: Deno.PointerObject): string | null {
-  const data = new BigUint64Array(1);
-  const length = new Uint32Array(1);
-  libssl().SSL_get0_alpn_selected(ssl, data, length);
-  const pointer = pointerAt(data[0]!);
+  libssl().SSL_get0_alpn_selected(ssl, alpnData, alpnLength);
+  const pointer = pointerAt(alpnData[0]!);
   if (pointer === null) return null;
-  const name = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, length[0]!));
+  const name = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, alpnLength[0]!));
   return new TextDecoder().decode(name);
 }

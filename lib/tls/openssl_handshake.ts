@@ -33,7 +33,7 @@ export async function shakeHands(
     if (verifyResult === X509_V.X509_V_ERR_CERT_REJECTED && refused) {
       throw new UnknownKeyError(peer, certificatePin(refused));
     }
-    throw handshakeFailure(side, error.failure.error, {
+    throw handshakeFailure(side, error.error, {
       peer,
       verifyResult,
       cipherAgreed: SSL_get_current_cipher(socket.ssl) !== null,
