@@ -71,7 +71,7 @@ export interface SessionSealOptions {
   readonly side: Direction;
   /** Ends the session, at once. */
   readonly fail: (error: IntegrityError) => void;
-  /** A parameter for tests; both sides must have the same. */
+  /** Others than the construction's are for tests; both sides must have the same. */
   readonly limits?: KeyLimits;
 }
 

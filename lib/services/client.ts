@@ -1,4 +1,4 @@
-import type { Connect, Transport } from "../control/messages.ts";
+import type { Connect, Seal, Transport } from "../control/messages.ts";
 import type { Device } from "../rdma/device.ts";
 import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
@@ -6,7 +6,7 @@ import { type ClientQueuePairs, ClientSession } from "../session/client_session.
 import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
-import type { SealMode } from "../session/sealing.ts";
+import { offeredSeals, type SealMode } from "../session/sealing.ts";
 import type { ServiceDefinition } from "../session/service.ts";
 import { type Established, streamFields } from "../session/session_path.ts";
 import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
@@ -117,7 +117,7 @@ export class Client implements AsyncDisposable {
 class QueuePairs implements ClientQueuePairs, Disposable {
   readonly port: PortChoice;
   readonly connect: Connect;
-  readonly seal: SealMode;
+  readonly seals: readonly Seal[];
   readonly connectQueuePair: ConnectQueuePair;
   readonly #device: Device;
 
@@ -131,7 +131,7 @@ class QueuePairs implements ClientQueuePairs, Disposable {
     if (connect === "cm") checkManageable(selection.provider, selection.reason);
     this.port = portChoice(selection);
     this.connect = connect;
-    this.seal = seal;
+    this.seals = offeredSeals(seal);
     this.connectQueuePair = connect === "tls"
       ? connectByTls
       : managedClient(peerAddress.hostname, cmPort, localAddress.hostname);

@@ -1,6 +1,6 @@
 import { delay } from "@std/async/delay";
 import { ClientExchange } from "../control/exchange.ts";
-import type { Connect, Offers, Service, Transport, Welcome } from "../control/messages.ts";
+import type { Connect, Offers, Seal, Service, Transport, Welcome } from "../control/messages.ts";
 import { QueuePairError, RdmaError } from "../errors.ts";
 import { PsnSource } from "../security/psn.ts";
 import type { TlsConnection } from "../tls/connection.ts";
@@ -15,7 +15,6 @@ import type {
   StreamPath,
 } from "./data_path.ts";
 import { errorMessage, establish } from "./establish.ts";
-import { offeredSeals, type SealMode } from "./sealing.ts";
 import type { Established, SessionPath } from "./session_path.ts";
 import type { ConnectQueuePair, QueuePairTransport } from "./session_queue_pair.ts";
 import type { StreamTransport } from "./stream_link.ts";
@@ -46,7 +45,8 @@ export interface ClientSessionOptions {
 export interface ClientQueuePairs {
   readonly port: PortChoice;
   readonly connect: Connect;
-  readonly seal: SealMode;
+  /** What it offers to seal with, most wanted first. */
+  readonly seals: readonly Seal[];
   readonly connectQueuePair: ConnectQueuePair;
   readonly openDataPath: (options: QueuePairPathOptions) => QueuePairPath;
 }
@@ -199,7 +199,7 @@ function offersOf({ transports, queuePairs, services }: ClientSessionOptions): O
       ? {
         providers: [queuePairs.port.provider],
         connect: [queuePairs.connect],
-        seal: offeredSeals(queuePairs.seal),
+        seal: [...queuePairs.seals],
       }
       : {}),
     services: [...services],

@@ -26,6 +26,7 @@ import type {
 } from "./data_path.ts";
 import { Breather } from "../rdma/breather.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
+import { type KeyLimits, keyLimits } from "../security/record_lane.ts";
 import { SessionSeal, wipeKeys } from "../security/seal.ts";
 import { bringUp } from "./bring_up.ts";
 import { RegisteredBuffer, WindowedBuffer } from "./grants.ts";
@@ -82,11 +83,13 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   /**
    * @param device stays the caller's
    * @param definitions of the services that may run on this path; those of `options.services` do
+   * @param sealLimits what goes under one key; both sides must have the same, so only tests have others
    */
   constructor(
     device: Device,
     options: QueuePairPathOptions,
     definitions: readonly ServiceDefinition[],
+    private readonly sealLimits: KeyLimits = keyLimits,
   ) {
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
@@ -180,7 +183,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     const { queuePair, messenger, stack } = this.#allocated();
     if (order.seal) {
       const { side } = this.#options;
-      this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail }));
+      const { sealLimits: limits } = this;
+      this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail, limits }));
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
     bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());

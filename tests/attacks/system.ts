@@ -6,6 +6,7 @@ import { openDevice } from "../../lib/rdma/provider.ts";
 import type { Audit } from "../../lib/security/audit.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
+import type { KeyLimits } from "../../lib/security/record_lane.ts";
 import { Client, type ClientOptions } from "../../lib/services/client.ts";
 import { portChooser } from "../../lib/services/port_choice.ts";
 import {
@@ -83,6 +84,8 @@ export interface SystemOptions {
   ) => readonly ServiceDefinition[];
   /** Nothing is sealed unless told: the other countermeasures hold by themselves. */
   readonly seal?: SealMode;
+  /** What goes under one key, where it is less than in the program. */
+  readonly sealLimits?: KeyLimits;
   /** A session's data path, from that which it would have. */
   readonly dataPath?: (path: QueuePairPath) => QueuePairPath;
 }
@@ -233,7 +236,7 @@ async function run(
     connectQueuePair: { tls: connectByTls },
     selectPort: portChooser(provider.device),
     openDataPath: (path) => {
-      const dataPath = new LocalDataPath(device, path, definitions);
+      const dataPath = new LocalDataPath(device, path, definitions, options.sealLimits);
       return options.dataPath?.(dataPath) ?? dataPath;
     },
   });

@@ -35,18 +35,25 @@ export interface ServerOptions {
   readonly root: string;
 }
 
-export interface ClientOptions {
-  readonly server: Endpoint;
-  /** Certificate to trust, PEM. */
-  readonly authority: string;
-  /** As of `--device`. */
-  readonly device: string;
+/** A session, and the client's side of its services. */
+export type ServiceClients = Pick<Client, "session" | "messages" | "memory" | "files">;
+
+/** Where a file is, goes and comes back to. */
+export interface Files {
   /** Path of the file that is put. */
   readonly file: string;
   /** Its name at the server. */
   readonly name: string;
   /** Path of what is got back. */
   readonly copy: string;
+}
+
+export interface ClientOptions extends Files {
+  readonly server: Endpoint;
+  /** Certificate to trust, PEM. */
+  readonly authority: string;
+  /** As of `--device`. */
+  readonly device: string;
 }
 
 /** What a session came to that used all services. */
@@ -117,9 +124,14 @@ export async function meetServer(options: ClientOptions): Promise<SessionOutcome
   return await session.during(useServices(client, options));
 }
 
-async function useServices(
-  { session, messages, memory, files }: Client,
-  { file, name, copy }: ClientOptions,
+/**
+ * Echoes a message, writes lent memory and reads it, puts a file and gets it back.
+ *
+ * @throws Error when bytes come back other than they went
+ */
+export async function useServices(
+  { session, messages, memory, files }: ServiceClients,
+  { file, name, copy }: Files,
 ): Promise<SessionOutcome> {
   const message = random(MESSAGE_BYTES);
   assertSameBytes(await messages.ask("ECHO", message), message, "the message echoed");
