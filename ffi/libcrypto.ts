@@ -134,18 +134,6 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "i32",
   },
-  X509_get1_ocsp: {
-    parameters: [
-      "pointer", // X509 *x
-    ],
-    result: "pointer",
-  },
-  X509_email_free: {
-    parameters: [
-      "pointer", // STACK_OF(OPENSSL_STRING) *sk
-    ],
-    result: "void",
-  },
   d2i_X509_CRL: {
     parameters: [
       "pointer", // X509_CRL **a

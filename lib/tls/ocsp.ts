@@ -1,7 +1,9 @@
+import "reflect-metadata";
+import * as x509 from "@peculiar/x509";
 import { addressOf, pointerAt, pointerOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libcryptoOcsp, OCSP } from "../../ffi/libcrypto_ocsp.ts";
-import { TlsError } from "../errors.ts";
+import { errorText, TlsError } from "../errors.ts";
 import { clearErrors, errorReason } from "./openssl_error.ts";
 import {
   CryptoObject,
@@ -97,16 +99,25 @@ export function checkOcspResponse(
  * @throws TlsError `certificate_malformed`
  */
 export function responderUrl(certificate: Uint8Array): URL | undefined {
-  const { X509_get1_ocsp, X509_email_free, OPENSSL_sk_num, OPENSSL_sk_value } = libcrypto();
-  using subject = parseCertificate(certificate);
-  const found = X509_get1_ocsp(subject.pointer);
-  if (found === null) return undefined;
-  using urls = new CryptoObject(found, X509_email_free);
-  for (let index = 0; index < OPENSSL_sk_num(urls.pointer); index++) {
-    const url = URL.parse(stringAt(OPENSSL_sk_value(urls.pointer, index)));
-    if (url?.protocol === "http:" && url.username === "" && url.password === "") return url;
+  return responderNames(certificate).map((name) => URL.parse(name))
+    .find((url) => url?.protocol === "http:" && url.username === "" && url.password === "") ??
+    undefined;
+}
+
+/** Without libcrypto, as a server looks at its own certificate also where that is missing. */
+function responderNames(certificate: Uint8Array): string[] {
+  try {
+    const { ocsp = [] } = new x509.X509Certificate(new Uint8Array(certificate))
+      .getExtension(x509.AuthorityInfoAccessExtension) ?? {};
+    return ocsp.filter(({ type }) => type === "url").map(({ value }) => value);
+  } catch (cause) {
+    throw new TlsError(
+      "certificate_malformed",
+      `A certificate cannot be read: ${errorText(cause)}`,
+      "Check what openssl x509 says of it",
+      { cause },
+    );
   }
-  return undefined;
 }
 
 function emptyRequest(nonce?: Uint8Array): CryptoObject {
