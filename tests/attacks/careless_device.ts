@@ -111,6 +111,42 @@ class LooseBoundsDomain implements ProtectionDomain {
   }
 }
 
+/** Whatever a peer may reach it may also change atomically. */
+export class AtomicDevice extends CarelessDevice {
+  override allocateProtectionDomain(): ProtectionDomain {
+    return new AtomicDomain(super.allocateProtectionDomain());
+  }
+}
+
+class AtomicDomain implements ProtectionDomain {
+  constructor(private readonly domain: ProtectionDomain) {}
+
+  registerMemory(
+    memory: Memory,
+    access: readonly Access[],
+    offset?: number,
+    length?: number,
+  ): MemoryRegion {
+    const atomic: Access[] = [...new Set([...access, "LOCAL_WRITE", "REMOTE_ATOMIC"] as const)];
+    return this.domain.registerMemory(memory, atomic, offset, length);
+  }
+
+  createQueuePair(options: QueuePairOptions): QueuePair {
+    const queuePair = this.domain.createQueuePair(options);
+    const { modify } = queuePair;
+    const careless: QueuePair["modify"] = (attributes) => {
+      const { access } = attributes;
+      const more = access && { access: [...access, "REMOTE_ATOMIC"] as const };
+      modify.call(queuePair, { ...attributes, ...more });
+    };
+    return Object.assign(queuePair, { modify: careless });
+  }
+
+  [Symbol.dispose](): void {
+    this.domain[Symbol.dispose]();
+  }
+}
+
 /** Completion queues hold as many completions as the test wants. */
 export class ShallowQueuesDevice extends CarelessDevice {
   constructor(device: Device, private readonly depth: number) {

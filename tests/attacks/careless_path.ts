@@ -7,7 +7,7 @@ export const KNOWN_TO_ALL = new Uint8Array(32);
 
 /** One that expects a proof which everybody can give. */
 export function unproven(path: QueuePairPath): QueuePairPath {
-  return changed(path, { prove: (own) => path.prove(own, KNOWN_TO_ALL) });
+  return changed<QueuePairPath>(path, { prove: (own) => path.prove(own, KNOWN_TO_ALL) });
 }
 
 /** One that lets its peer have more READs outstanding than was agreed. */
@@ -23,11 +23,11 @@ export function unreplaced(path: QueuePairPath): QueuePairPath {
   return changed(path, { failure });
 }
 
-/** As the path does, but for the changes. */
-export function changed(path: QueuePairPath, changes: Partial<QueuePairPath>): QueuePairPath {
-  return new Proxy(path, {
+/** As the object does, a data path or what services see of it, but for the changes. */
+export function changed<T extends object>(object: T, changes: Partial<T>): T {
+  return new Proxy(object, {
     get(target, name) {
-      const own = changes[name as keyof QueuePairPath] ?? target[name as keyof QueuePairPath];
+      const own = changes[name as keyof T] ?? target[name as keyof T];
       return typeof own === "function" ? own.bind(target) : own;
     },
   });

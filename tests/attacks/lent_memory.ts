@@ -1,8 +1,9 @@
 /** A client that uses what the memory service lends it, and more. */
-import type { RemoteBuffer } from "../../lib/session/service.ts";
+import type { LentBuffer, RemoteBuffer, ServiceDefinition } from "../../lib/session/service.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
 import { WorkCompletionError } from "../../lib/rdma/completion_queue.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
+import { changed } from "./careless_path.ts";
 
 /** Asks for a grant; undefined when it is refused. */
 export async function askForGrant(
@@ -57,13 +58,58 @@ async function accessed(
   remote: RemoteBuffer,
   bytes: Uint8Array,
 ): Promise<Uint8Array | undefined> {
+  return await allowed(client.access(opcode, remote, bytes), [BY_REGION]) ? bytes : undefined;
+}
+
+/** Codes of refusals: by a region, and by a queue pair, which takes no such requests at all. */
+const BY_REGION = "ibv_wc_rem_access_err";
+const BY_QUEUE_PAIR = "ibv_wc_rem_inv_req_err";
+
+async function allowed(operation: Promise<void>, refusals: readonly string[]): Promise<boolean> {
   try {
-    await client.access(opcode, remote, bytes);
-    return bytes;
+    await operation;
+    return true;
   } catch (error) {
-    const refused = error instanceof WorkCompletionError &&
-      error.code === "ibv_wc_rem_access_err";
-    if (refused) return undefined;
+    if (error instanceof WorkCompletionError && refusals.includes(error.code)) return false;
     throw error;
   }
+}
+
+/**
+ * Services as they are.
+ *
+ * @param onEnd told what stands in memory that was lent, when it is lent no more
+ */
+export function watched(
+  onEnd: (bytes: Uint8Array) => void,
+): (definitions: readonly ServiceDefinition[]) => readonly ServiceDefinition[] {
+  const watch = (definition: ServiceDefinition): ServiceDefinition => ({
+    ...definition,
+    start: (access) =>
+      definition.start(changed(access, {
+        lend(memory, offset = 0, length = memory.length - offset) {
+          const lent = access.lend(memory, offset, length);
+          return changed<LentBuffer>(lent, {
+            [Symbol.dispose]() {
+              onEnd(memory.bytes.slice(offset, offset + length));
+              lent[Symbol.dispose]();
+            },
+          });
+        },
+      })),
+  });
+  return (definitions) => definitions.map((each) => each.name === "memory" ? watch(each) : each);
+}
+
+/** Changes eight bytes in place; whether the server's device did it. */
+export function changeAtomically(
+  client: HostileClient,
+  opcode: typeof Opcode.FETCH_AND_ADD | typeof Opcode.COMPARE_AND_SWAP,
+  remote: RemoteBuffer,
+): Promise<boolean> {
+  // What is lent begins as zeros.
+  const changing = opcode === Opcode.FETCH_AND_ADD
+    ? client.changeAtomically(opcode, remote, 1n)
+    : client.changeAtomically(opcode, remote, 0n, 1n);
+  return allowed(changing, [BY_REGION, BY_QUEUE_PAIR]);
 }

@@ -9,9 +9,17 @@ import { AttackedEnd } from "../rdma/roce/attacked_end.ts";
 import { Forger, plain } from "../rdma/roce/forged_packet.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { type Attack, attackTest } from "./attack.ts";
-import { LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
+import { AtomicDevice, LooseBoundsDevice, SharedDomainDevice } from "./careless_device.ts";
 import { withCarelessMemory } from "./careless_memory.ts";
-import { askForGrant, grant, read, withdraw, write } from "./lent_memory.ts";
+import {
+  askForGrant,
+  changeAtomically,
+  grant,
+  read,
+  watched,
+  withdraw,
+  write,
+} from "./lent_memory.ts";
 import { System, type SystemOptions } from "./system.ts";
 
 const secret = crypto.getRandomValues(new Uint8Array(64));
@@ -199,6 +207,33 @@ for (const [granted, opcode] of [["write", Opcode.READ], ["read", Opcode.WRITE]]
       const range = await grant(attacker, granted, 0, 64);
       if (opcode === Opcode.WRITE) return await write(attacker, range, secret);
       return await read(attacker, range, 64) !== undefined;
+    },
+  });
+}
+
+for (
+  const [what, opcode, direction, seal] of [
+    ["a sealed record in place, by FETCH_AND_ADD", Opcode.FETCH_AND_ADD, "write", "required"],
+    ["lent memory in place, by COMPARE_AND_SWAP", Opcode.COMPARE_AND_SWAP, "read", "off"],
+  ] as const
+) {
+  attackTest<SystemOptions>({
+    rows: ["A3"],
+    attack: `changes ${what}`,
+    countermeasure: "neither a region nor a queue pair has REMOTE_ATOMIC",
+    against: { seal },
+    without: {
+      instead: "REMOTE_ATOMIC for all that a peer may reach",
+      against: { seal, device: (device) => new AtomicDevice(device) },
+    },
+    async mount(options) {
+      const { promise: left, resolve } = Promise.withResolvers<Uint8Array>();
+      await using system = await System.start({ ...options, services: watched(resolve) });
+      using attacker = await system.hostile();
+      const granted = await grant(attacker, direction, 0, 64);
+      const done = await changeAtomically(attacker, opcode, granted);
+      attacker.hangUp();
+      return done || (await left).some((octet) => octet !== 0);
     },
   });
 }

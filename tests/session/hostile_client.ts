@@ -287,6 +287,27 @@ export class HostileClient implements Disposable {
   }
 
   /**
+   * Adds one to eight bytes of the server's memory, or puts `swapWith` where they are `operand`;
+   * resolves when it is done.
+   *
+   * @throws WorkCompletionError when the server's device refuses
+   */
+  async changeAtomically(
+    opcode: typeof Opcode.FETCH_AND_ADD | typeof Opcode.COMPARE_AND_SWAP,
+    { address, rkey }: RemoteBuffer,
+    operand: bigint,
+    swapWith = 0n,
+  ): Promise<void> {
+    const { region, sends, queuePair } = this.#end!;
+    const slot = this.#sent++ % SLOTS;
+    sends.prepare(slot, slot, opcode, SendFlag.SIGNALED)
+      .buffer(slot, region.address + SEND_BASE, 8, region.lkey)
+      .atomic(slot, address, rkey, operand, swapWith);
+    queuePair.postSend(sends, slot);
+    await this.#done();
+  }
+
+  /**
    * WRITEs these bytes to the server's memory, or READs as many into them; resolves when it is done.
    *
    * @throws WorkCompletionError when the server's device refuses
@@ -299,9 +320,14 @@ export class HostileClient implements Disposable {
     const { memory } = this.#end!;
     if (opcode === Opcode.WRITE) memory.bytes.set(bytes, SEND_BASE);
     this.reach(opcode, remote, bytes.length);
+    await this.#done();
+    bytes.set(memory.bytes.subarray(SEND_BASE, SEND_BASE + bytes.length));
+  }
+
+  /** Resolves when all that it asked for is done; rejects when something was refused. */
+  async #done(): Promise<void> {
     const failed = this.failure.then((error) => Promise.reject(error));
     await Promise.race([this.acknowledged(), failed]);
-    bytes.set(memory.bytes.subarray(SEND_BASE, SEND_BASE + bytes.length));
   }
 
   /** Waits for a fragment of a message of this kind. */
