@@ -92,6 +92,15 @@ export const libibverbs = library({ sonames: ["libibverbs.so.1"], package: "libi
     ],
     result: "i32",
   },
+  // As above; it returns its error number.
+  ibv_dereg_mr_aside: {
+    name: "ibv_dereg_mr",
+    parameters: [
+      "pointer", // struct ibv_mr *mr
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
   ibv_create_comp_channel: {
     parameters: [
       "pointer", // struct ibv_context *context

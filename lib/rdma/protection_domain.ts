@@ -22,7 +22,7 @@ export interface ProtectionDomain extends Disposable {
   ): MemoryRegion;
   /**
    * Registers as {@linkcode registerMemory} does, on another thread, where that takes long enough to
-   * be worth it. The protection domain must stay until it has resolved.
+   * be worth it.
    */
   registerMemoryAside?(
     memory: Memory,
@@ -30,6 +30,13 @@ export interface ProtectionDomain extends Disposable {
     offset: number,
     length: number,
   ): Promise<MemoryRegion>;
+  /**
+   * Disposes a region of this domain on another thread, in the same case: all access to it has ended
+   * when it resolves.
+   */
+  deregisterMemoryAside?(region: MemoryRegion): Promise<void>;
+  /** Resolves when no other thread registers or deregisters any more; only then dispose the domain. */
+  settled?(): Promise<void>;
   /**
    * Allocates a memory window of type 2; undefined where the device has none.
    *

@@ -15,7 +15,10 @@ export interface LentRange {
 }
 
 /** What registers memory: a protection domain, or what stands for one on a data connection. */
-export type Registrar = Pick<ProtectionDomain, "registerMemory" | "registerMemoryAside">;
+export type Registrar = Pick<
+  ProtectionDomain,
+  "registerMemory" | "registerMemoryAside" | "deregisterMemoryAside"
+>;
 
 /** What a region needs for a direction; REMOTE_WRITE needs LOCAL_WRITE (ibv_reg_mr(3)). */
 const rights: Readonly<Record<GrantDirection, readonly Access[]>> = {
@@ -35,13 +38,18 @@ function checkGrantable(granted: boolean, length: number, most: number): void {
 }
 
 /**
- * A lent buffer that is registered for each grant anew, so that each has a key of its own. Where that
- * takes its time, other buffers are filled and used meanwhile.
+ * A lent buffer that is registered for each grant anew, so that each has a key of its own and exact
+ * bounds. No registrations are kept in a pool: one that is made ahead of its grant is open to whoever
+ * guesses its key while the buffer is being filled, and one that outlasts its grant is open to the
+ * peer that had it. What is pooled are buffers: a transfer has several, and other threads register
+ * and deregister one while the others are filled, moved and used. Nothing uses a buffer, and no
+ * protection domain ends, before its deregistration has.
  */
 export class RegisteredBuffer implements LentBuffer {
   #region: MemoryRegion | undefined;
   /** The present grant, or the one that is being made. */
   #granting: Promise<number> | undefined;
+  #withdrawing: Promise<void> | undefined;
   #disposed = false;
 
   /**
@@ -67,13 +75,14 @@ export class RegisteredBuffer implements LentBuffer {
   }
 
   async withdraw(): Promise<void> {
-    await this.#granting?.catch(() => {});
-    this.#close();
+    const granting = this.#granting;
+    if (granting) await (this.#withdrawing ??= this.#end(granting));
   }
 
+  /** What is being withdrawn ends with that. */
   [Symbol.dispose](): void {
     this.#disposed = true;
-    this.#close();
+    this.#taken()?.[Symbol.dispose]();
     this.counted[Symbol.dispose]();
   }
 
@@ -81,18 +90,33 @@ export class RegisteredBuffer implements LentBuffer {
     const { registrar, range: { memory, offset } } = this;
     const region = await registrar.registerMemoryAside?.(memory, access, offset, length) ??
       registrar.registerMemory(memory, access, offset, length);
-    this.#region = region;
     if (this.#disposed) {
-      this.#close();
+      region[Symbol.dispose]();
       throw new VerbsealError("grant", "the buffer is not lent any more");
     }
+    this.#region = region;
     return region.rkey;
   }
 
-  #close(): void {
-    this.#region?.[Symbol.dispose]();
+  /** Until it has ended the buffer counts as granted. */
+  async #end(granting: Promise<number>): Promise<void> {
+    try {
+      await granting.catch(() => {});
+      const region = this.#taken();
+      if (region) {
+        await (this.registrar.deregisterMemoryAside?.(region) ?? region[Symbol.dispose]());
+      }
+    } finally {
+      if (this.#granting === granting) this.#granting = undefined;
+      this.#withdrawing = undefined;
+    }
+  }
+
+  /** The region, for who disposes it. */
+  #taken(): MemoryRegion | undefined {
+    const region = this.#region;
     this.#region = undefined;
-    this.#granting = undefined;
+    return region;
   }
 }
 

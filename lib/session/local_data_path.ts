@@ -363,7 +363,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     this.#fail(why);
     const resources = this.#resources;
     if (!resources) return undefined;
-    const { queuePair, transfers, stack } = resources;
+    const { protectionDomain, queuePair, transfers, stack } = resources;
     try {
       const { sqPsn } = queuePair.query();
       // Work requests end before the memory that they refer to.
@@ -374,6 +374,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       await Promise.allSettled(
         [...this.#services.values()].map((service) => service[Symbol.asyncDispose]()),
       );
+      await protectionDomain.settled?.();
       stack.dispose();
       await this.#pump;
     }

@@ -1,8 +1,17 @@
 /** What a bench found out, and how it is shown. */
 import type { Backend } from "../../lib/tls/backend.ts";
 
-/** What carries a file's bytes: TLS that the kernel seals, TLS in user space, RDMA sealed or in the clear. */
-export type Carrier = "ktls" | "tls" | "rdma, sealed" | "rdma, unsealed";
+/**
+ * What carries a file's bytes: TLS that the kernel seals, TLS in user space, RDMA sealed or in the
+ * clear; of the latter, how each chunk's buffer is opened to the peer.
+ */
+export type Carrier =
+  | "ktls"
+  | "tls"
+  | "rdma, sealed"
+  | "rdma, unsealed"
+  | "rdma, by windows"
+  | "rdma, by registrations";
 
 /** One number of Verbseal's, beside the same number of an established program's where there is one. */
 export interface Figure {

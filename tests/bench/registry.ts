@@ -1,6 +1,7 @@
 import { PACKAGES } from "../../.ci/packages.ts";
 import type { Figure } from "./figure.ts";
 import { kernelTransfers, localTransfers } from "./file_transfers.ts";
+import { granted } from "./grants.ts";
 import { besideNeighbours } from "./neighbours.ts";
 import { queuePairBandwidth, queuePairLatency, queuePairMemory } from "./roce_queue_pairs.ts";
 import { roceBesideRxe } from "./roce_rxe.ts";
@@ -46,6 +47,8 @@ export const benches: readonly Bench[] = [
   { ...onHost, name: "neighbour", run: () => besideNeighbours("neighbour") },
   { ...inGuest, name: "ktls.put", run: () => kernelTransfers("put") },
   { ...inGuest, name: "ktls.get", run: () => kernelTransfers("get") },
+  { ...inGuest, name: "grants.put", run: () => granted("put") },
+  { ...inGuest, name: "grants.get", run: () => granted("get") },
   { ...inGuest, name: "neighbour.rxe", run: () => besideNeighbours("neighbour.rxe") },
   { ...inGuest, name: "roce.rxe.bw", run: roceBesideRxe },
   { ...inGuest, name: "verbs.write.bw", run: writeBandwidth },

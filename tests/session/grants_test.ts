@@ -3,10 +3,12 @@ import { deadline } from "@std/async/deadline";
 import { Memory } from "../../ffi/memory.ts";
 import { VerbsealError } from "../../lib/errors.ts";
 import type { Device } from "../../lib/rdma/device.ts";
+import type { MemoryRegion } from "../../lib/rdma/memory_region.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
 import type { GrantDirection, LentBuffer, RemoteBuffer } from "../../lib/session/service.ts";
-import { verbsTest } from "../rdma/resources.ts";
+import { assertHeld, heldResources } from "../program.ts";
 import { provider } from "../provider.ts";
+import { verbsTest } from "../rdma/resources.ts";
 import { DataPathPair, type PathEnd } from "./data_path_pair.ts";
 
 const PAGE = 4096;
@@ -24,6 +26,18 @@ const ways: readonly [name: string, adapt: (device: Device) => void][] = provide
 /** Makes the device one that has memory windows which others cannot end, or that has not. */
 function guarded(guardsMemoryWindows: boolean): (device: Device) => void {
   return (device) => Object.assign(device, { guardsMemoryWindows });
+}
+
+/** Makes the device one on which registrations end on another thread, and not before `end`. */
+function endingLate(end: Promise<void>): (device: Device) => void {
+  return (device) => {
+    const domain = () =>
+      Object.assign(allocate.call(device), {
+        deregisterMemoryAside: (region: MemoryRegion) => end.then(() => region[Symbol.dispose]()),
+      });
+    const { allocateProtectionDomain: allocate } = device;
+    Object.assign(device, { guardsMemoryWindows: false, allocateProtectionDomain: domain });
+  };
 }
 
 type Operation = typeof Opcode.READ | typeof Opcode.WRITE;
@@ -281,3 +295,37 @@ for (const [way, adapt] of ways) {
     },
   );
 }
+
+verbsTest(
+  "a withdrawal is over when the registration has ended, and nothing is granted anew before",
+  async () => {
+    const { promise: end, resolve } = Promise.withResolvers<void>();
+    await using scene = await Scene.create(endingLate(end));
+    const { lent } = scene;
+    const remote = { address: lent.address, rkey: await lent.grant("write") };
+    let over = 0;
+    const withdrawals = [1, 2].map(() => lent.withdraw().then(() => over += 1));
+    await scene.reach(Opcode.WRITE, remote, 64);
+    assertEquals(over, 0);
+    await assertRejects(() => lent.grant("read"), VerbsealError, "open to the peer already");
+    resolve();
+    await deadline(Promise.all(withdrawals), 5000);
+    assertEquals(await scene.refusal(Opcode.WRITE, remote, 64), "ibv_wc_rem_access_err");
+  },
+);
+
+verbsTest("a session that ends while buffers are withdrawn leaves nothing of them", async () => {
+  const before = await heldResources();
+  const pair = await DataPathPair.create(guarded(false));
+  using memory = new Memory(8 * LONG);
+  const lent = Array.from(
+    { length: 8 },
+    (_, buffer) => pair.near.access.lend(memory, buffer * LONG, LONG),
+  );
+  for (const each of lent) await each.grant("write");
+  const withdrawals = lent.map((each) => each.withdraw());
+  for (const each of lent) each[Symbol.dispose]();
+  await pair[Symbol.asyncDispose]();
+  await Promise.all(withdrawals);
+  await assertHeld(before);
+});

@@ -2,6 +2,7 @@ import type { Memory } from "../../../ffi/memory.ts";
 import { ibvMr, libibverbs } from "../../../ffi/libibverbs.ts";
 import { type Access, accessFlags, type MemoryRegion } from "../memory_region.ts";
 import { pointerAt } from "../../../ffi/layout.ts";
+import { checkVerbs } from "./error.ts";
 import { VerbsObject } from "./object.ts";
 
 export class VerbsMemoryRegion extends VerbsObject implements MemoryRegion {
@@ -43,6 +44,13 @@ export class VerbsMemoryRegion extends VerbsObject implements MemoryRegion {
     const registered = await libibverbs()
       .ibv_reg_mr_aside(protectionDomain, ...range(memory, access, offset, length));
     return new VerbsMemoryRegion(protectionDomain, memory, access, offset, length, registered);
+  }
+
+  /** Deregisters on another thread; it is disposed from now on. */
+  async deregisterAside(): Promise<void> {
+    const pointer = this.release();
+    if (pointer === null) return;
+    checkVerbs("ibv_dereg_mr", await libibverbs().ibv_dereg_mr_aside(pointer));
   }
 }
 

@@ -35,10 +35,15 @@ export abstract class VerbsObject implements Disposable {
     return this.#pointer === null;
   }
 
-  [Symbol.dispose](): void {
+  /** Gives it up to who destroys it: from then on it is disposed. */
+  protected release(): Deno.PointerValue {
     const pointer = this.#pointer;
-    if (pointer === null) return;
     this.#pointer = null;
-    checkVerbs(this.destroyCall, this.destroy(pointer));
+    return pointer;
+  }
+
+  [Symbol.dispose](): void {
+    const pointer = this.release();
+    if (pointer !== null) checkVerbs(this.destroyCall, this.destroy(pointer));
   }
 }

@@ -1,6 +1,6 @@
 import type { Memory } from "../../../ffi/memory.ts";
 import { libibverbs } from "../../../ffi/libibverbs.ts";
-import type { Access } from "../memory_region.ts";
+import type { Access, MemoryRegion } from "../memory_region.ts";
 import type { ProtectionDomain } from "../protection_domain.ts";
 import type { QueuePairOptions } from "../queue_pair.ts";
 import { VerbsMemoryRegion } from "./memory_region.ts";
@@ -10,6 +10,8 @@ import { VerbsQueuePair } from "./queue_pair.ts";
 
 export class VerbsProtectionDomain extends VerbsObject implements ProtectionDomain {
   readonly #context: Deno.PointerObject;
+  /** What other threads are at. */
+  readonly #aside = new Set<Promise<unknown>>();
   readonly allocateMemoryWindow: (() => VerbsMemoryWindow) | undefined;
 
   /** @param windows whether the device has memory windows of type 2 */
@@ -41,10 +43,27 @@ export class VerbsProtectionDomain extends VerbsObject implements ProtectionDoma
     offset: number,
     length: number,
   ): Promise<VerbsMemoryRegion> {
-    return VerbsMemoryRegion.aside(this.pointer, memory, access, offset, length);
+    return this.#until(VerbsMemoryRegion.aside(this.pointer, memory, access, offset, length));
+  }
+
+  deregisterMemoryAside(region: MemoryRegion): Promise<void> {
+    if (!(region instanceof VerbsMemoryRegion)) {
+      throw new TypeError("a memory region of another provider");
+    }
+    return this.#until(region.deregisterAside());
+  }
+
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#aside);
   }
 
   createQueuePair(options: QueuePairOptions): VerbsQueuePair {
     return new VerbsQueuePair(this.#context, this.pointer, options);
+  }
+
+  #until<T>(work: Promise<T>): Promise<T> {
+    this.#aside.add(work);
+    work.catch(() => {}).finally(() => this.#aside.delete(work));
+    return work;
   }
 }
