@@ -38,8 +38,8 @@
  * then stays far below 2^24.5 full records and 2^64 blocks, and who takes a key learns nothing of
  * what was sealed before.
  *
- * **Atomics** change eight bytes in place, which nobody can seal: nothing is ever registered with
- * REMOTE_ATOMIC, and sessions that want them have to be unsealed.
+ * **Atomics** change eight bytes in place, which nobody can seal, and no service needs them: no
+ * region and no queue pair of a session has REMOTE_ATOMIC, sealed or not.
  *
  * **Ciphers.** AES-256-GCM; ChaCha20-Poly1305 where one of the two processors has no instructions for
  * AES. By libcrypto (EVP), or by node:crypto where that is missing.
