@@ -223,17 +223,28 @@ export class ServerTls implements Disposable {
   }
 
   async #reloadCredentials(): Promise<void> {
-    using fresh = new DisposableStack();
-    const credentials = fresh.use(await loadCredentials(this.#files));
-    for (const listener of this.#listeners) await listener.update(credentials.listener);
+    const before = this.#credentials;
+    const credentials = await loadCredentials(this.#files, before);
+    // Another context would end the resumption of TLS sessions for nothing.
+    const changed = credentials !== before;
+    if (changed) await this.#replace(before, credentials);
     if (this.#ended) return;
-    fresh.move();
-    this.#credentials[Symbol.dispose]();
-    this.#credentials = credentials;
-    const { fingerprint256, validTo } = credentials.certificate;
-    log.info("certificates read again", { fingerprint: fingerprint256, validTo });
-    this.#record({ what: "certificates", result: "done", fingerprint: fingerprint256 });
+    const { fingerprint256: fingerprint, validTo } = credentials.certificate;
+    log.info("certificates read again", { fingerprint, validTo, changed });
+    this.#record({ what: "certificates", result: "done", fingerprint });
     this.#warnOfExpiry();
+  }
+
+  async #replace(before: ServerCredentials, credentials: ServerCredentials): Promise<void> {
+    try {
+      for (const listener of this.#listeners) await listener.update(credentials.listener);
+    } catch (error) {
+      credentials.giveWayTo(before);
+      throw error;
+    }
+    if (this.#ended) return credentials[Symbol.dispose]();
+    this.#credentials = credentials;
+    before.giveWayTo(credentials);
   }
 
   async #reloadPolicy(): Promise<void> {

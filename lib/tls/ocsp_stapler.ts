@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { TlsError, toPlainError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import { freshUntil, responderUrl } from "./ocsp.ts";
@@ -17,15 +18,17 @@ const longestPause = 24 * 60 * 60_000;
  *
  * @param authorities certificates, PEM, of which one may be its issuer's, where the identity itself
  * does not have that
+ * @param before one that there is; it is the result if it is for the same certificate and issuer
  */
 export function staplerFor(
   { certificate }: Pick<Identity, "certificate">,
   authorities: readonly string[],
+  before?: OcspStapler,
 ): OcspStapler | undefined {
   const [leaf, ...others] = [certificate, ...authorities]
     .flatMap((pem) => decodePem(pem, "CERTIFICATE"));
   if (leaf === undefined || responderUrl(leaf) === undefined) return undefined;
-  return new OcspStapler(leaf, others);
+  return before?.isFor(leaf, others) ? before : new OcspStapler(leaf, others);
 }
 
 /**
@@ -34,7 +37,7 @@ export function staplerFor(
  * minute where there was no answer. For certificates that name a responder.
  */
 export class OcspStapler implements Disposable {
-  /** Settles after the first answer or failure. */
+  /** Settles after the first answer or failure, in 5 seconds at most. */
   readonly ready: Promise<void>;
   #current: OcspResponse | undefined;
   /** Code of what has been logged last; undefined once there was an answer. */
@@ -42,7 +45,7 @@ export class OcspStapler implements Disposable {
   #timer: number | undefined;
   readonly #end = new AbortController();
   readonly #certificate: Uint8Array;
-  readonly #authorities: readonly Uint8Array[];
+  readonly #issuer: Uint8Array | undefined;
 
   /**
    * @param certificate DER
@@ -50,7 +53,7 @@ export class OcspStapler implements Disposable {
    */
   constructor(certificate: Uint8Array, authorities: readonly Uint8Array[]) {
     this.#certificate = certificate;
-    this.#authorities = authorities;
+    this.#issuer = findIssuer(certificate, authorities);
     this.ready = this.#refresh();
   }
 
@@ -59,6 +62,12 @@ export class OcspStapler implements Disposable {
     if (this.#current === undefined) return undefined;
     const { answer, der } = this.#current;
     return Date.now() < freshUntil(answer) ? der : undefined;
+  }
+
+  /** Whether a stapler with these parameters would ask the same question, so that this one does. */
+  isFor(certificate: Uint8Array, authorities: readonly Uint8Array[]): boolean {
+    const issuer = findIssuer(certificate, authorities);
+    return isDeepStrictEqual([certificate, issuer], [this.#certificate, this.#issuer]);
   }
 
   [Symbol.dispose](): void {
@@ -85,9 +94,10 @@ export class OcspStapler implements Disposable {
   }
 
   async #ask(): Promise<OcspResponse> {
-    const issuer = findIssuer(this.#certificate, this.#authorities);
-    if (issuer === undefined) throw noIssuer();
-    const response = await askResponder(this.#certificate, issuer, { signal: this.#end.signal });
+    if (this.#issuer === undefined) throw noIssuer();
+    const response = await askResponder(this.#certificate, this.#issuer, {
+      signal: this.#end.signal,
+    });
     if (response.answer.status === "good") return response;
     // What was good until now is no longer to be shown.
     this.#current = undefined;

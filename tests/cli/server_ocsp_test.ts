@@ -1,5 +1,5 @@
-import { assert, assertEquals } from "@std/assert";
-import { type Run, RunningServer, Workspace } from "../program.ts";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { type LogLine, type Run, RunningServer, Workspace } from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { OcspAuthority, serials } from "../tls/ocsp_authority.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
@@ -35,6 +35,47 @@ verbsTest("a server staples what its responder says, and asks about its clients"
   const unknown = await ping("unknown");
   assertEquals(unknown.status, 5, unknown.stderr);
   await server.logged(({ reason }) => reason === "certificate_unknown");
+});
+
+verbsTest("a server's response outlasts its responder when other files change", async () => {
+  await using workspace = await Workspace.create("localhost");
+  await using authority = await OcspAuthority.create();
+  await using responder = await authority.serve();
+  const { url } = responder;
+  const files = { ca: workspace.file("certs/ca.pem"), policy: workspace.file("policy.yaml") };
+  await Deno.writeTextFile(files.ca, authority.identity.certificate);
+  await writePair(workspace, "server", await authority.issue(serials.good, { url }));
+  await Deno.writeTextFile(
+    files.policy,
+    "rules: [{ match: { anonymous: true }, allow: { services: [] } }]",
+  );
+  const asking = ["--client-ca", "certs/ca.pem", "--client-auth", "optional"];
+  const deciding = ["--policy", "policy.yaml"];
+  await using server = await RunningServer.start(workspace, [...asking, ...deciding]);
+  const ping = async () => {
+    const trusting = ["--server-name", "localhost", "--ocsp", "require"];
+    return (await workspace.client(server, "ping", ["--count", "1", ...trusting])).stderr;
+  };
+  const reread = (what: string, changed: (line: LogLine) => boolean = () => true) =>
+    server.logged((line) => line.message === `${what} read again` && changed(line));
+
+  assertStringIncludes(await ping(), "policy", "the response is there at the first handshake");
+  await writePair(workspace, "server", await authority.issue(serials.good, { url }));
+  await reread("certificates", ({ changed }) => changed === true);
+  server.log.length = 0;
+  await responder.stop();
+
+  const allowing = "rules: [{ match: { anonymous: true }, allow: { services: messages } }]";
+  await Deno.writeTextFile(files.policy, allowing);
+  await reread("policy");
+  await reread("certificates", ({ changed }) => changed === false);
+  assertEquals(await ping(), "");
+
+  await using other = await OcspAuthority.create();
+  const both = authority.identity.certificate + other.identity.certificate;
+  await Deno.writeTextFile(files.ca, both);
+  await reread("certificates", ({ changed }) => changed === true);
+  assertEquals(await ping(), "");
 });
 
 verbsTest("a client that requires a stapled response refuses a server without", async () => {
