@@ -94,6 +94,13 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  setrlimit: {
+    parameters: [
+      "i32", // int resource
+      "pointer", // const struct rlimit *rlim
+    ],
+    result: "i32",
+  },
   close: {
     parameters: [
       "i32", // int fd
@@ -387,6 +394,7 @@ export const dirent = struct("dirent", 280, {
 
 export const rlimit = struct("rlimit", 16, {
   "rlim_cur": [0, "u64"],
+  "rlim_max": [8, "u64"],
 });
 
 /** Ports and addresses of both families are in network byte order. */
@@ -489,6 +497,7 @@ export const C = {
   S_IFMT: 0o170000,
   S_IFREG: 0o100000,
   SYS_openat2: 437,
+  RLIMIT_NOFILE: 7,
   RLIMIT_MEMLOCK: 8,
   AF_INET: 2,
   AF_INET6: 10,

@@ -110,18 +110,24 @@ export class RunningServer implements AsyncDisposable {
     this.#child = child;
   }
 
-  /** Starts a server on a port that the system chooses, and waits until it listens. */
+  /**
+   * Starts a server on a port that the system chooses, and waits until it listens.
+   *
+   * @param wrapper command and arguments that run it, as `prlimit` does
+   */
   static async start(
     workspace: Workspace,
     args: readonly string[] = [],
     environment: Record<string, string> = {},
+    wrapper: readonly string[] = [],
   ): Promise<RunningServer> {
     const options = [
       ...["--port", "0", "--device", provider.device, "--root", workspace.root],
       ...["--log-format", "json", "--json", ...tlsArguments],
     ];
-    const child = new Deno.Command(executable, {
-      args: ["server", ...options, ...args],
+    const [command, ...words] = [...wrapper, executable, "server"];
+    const child = new Deno.Command(command!, {
+      args: [...words, ...options, ...args],
       cwd: workspace.path,
       env: environment,
       stdin: "null",

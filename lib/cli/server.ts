@@ -24,6 +24,7 @@ import { endpointText } from "../tls/connection.ts";
 import { listen, listenerBackend } from "../tls/backend.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { addLimitOptions, limitsOf } from "./limit_options.ts";
+import { openFilesFor, raiseOpenFileLimit } from "./open_files.ts";
 import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
@@ -130,6 +131,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     unfinished: limits,
     log: logSettingsOf(command),
   };
+  raiseOpenFileLimit(openFilesFor(limits, options.messagesListen !== undefined));
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
   await using auditing = new AsyncDisposableStack();
   const audit = await openAudit(options, auditing);
