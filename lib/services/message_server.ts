@@ -25,6 +25,8 @@ export class MessageServer {
     const running = [...this.#connections];
     for (const [connection] of running) connection.stop(this.#context.limits.drainSeconds);
     await Promise.all(running.map(([, ended]) => ended));
+    const { handshakes } = this.#listener;
+    log.info("stopped", handshakes ? { handshakes: { ...handshakes } } : {});
   }
 
   #take(incoming: IncomingConnection): void {
