@@ -12,7 +12,7 @@ import { type Established, streamFields } from "../session/session_path.ts";
 import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
 import { StreamDataPath } from "../session/stream_data_path.ts";
 import { logger } from "../telemetry/log.ts";
-import { dial } from "../tls/backend.ts";
+import { dial, dialerBackend } from "../tls/backend.ts";
 import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
 import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { DialOptions, TlsSettings } from "../tls/options.ts";
@@ -72,8 +72,11 @@ export class Client implements AsyncDisposable {
     const signal = options.signal ?? new AbortController().signal;
     if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
-    const tls = await dial({ ...dialOptions(options), signal });
+    const dialling = dialOptions(options);
+    const { backend, reason } = dialerBackend(dialling);
+    const tls = await dial({ ...dialling, signal }, { backend });
     building.defer(() => tls.abort());
+    log.debug("connected", { server: endpointText(server), tls: backend, tlsReason: reason });
     const messages = new MessageClient();
     const memory = new MemoryClient();
     const files = new FileClient();
@@ -100,11 +103,7 @@ export class Client implements AsyncDisposable {
     );
     warnOfUserSpace(session.agreed);
     warnOfUnsealed(session.agreed);
-    log.debug("session established", {
-      session: session.agreed.session,
-      server: endpointText(server),
-      ...await establishedFacts(session.agreed),
-    });
+    await logEstablished(session.agreed, server);
     return new Client(session, messages, memory, files, building.move());
   }
 
@@ -194,6 +193,15 @@ function logSelection(wanted: string, selection: PortSelection): void {
   const { provider, device, port, gid, reason } = selection;
   const level = wanted === "auto" && provider === "roce" ? "info" : "debug";
   log[level]("device chosen", { device, port: port.number, gid: gid.gid, reason });
+}
+
+/** Whom a client has met over ktls is worth a line, as it is to the server. */
+async function logEstablished(agreed: Established, server: Endpoint): Promise<void> {
+  log[agreed.transport === "ktls" ? "info" : "debug"]("session established", {
+    session: agreed.session,
+    server: endpointText(server),
+    ...await establishedFacts(agreed),
+  });
 }
 
 /** What carries the session's data. */
