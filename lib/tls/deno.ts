@@ -112,6 +112,8 @@ class DenoListener implements TlsListener {
   #former: Deno.TlsListener | undefined;
   #retire = () => {};
   #succession: Promise<void> = Promise.resolve();
+  /** Of each, what settles when it is accepted from no longer. */
+  readonly #accepting = new WeakMap<Deno.TlsListener, Promise<void>>();
   readonly #accepted: Deno.TlsConn[] = [];
   #arrival = Promise.withResolvers<void>();
   #iterating = false;
@@ -133,7 +135,7 @@ class DenoListener implements TlsListener {
     if (this.#closed) return;
     const former = this.#listener;
     this.#listener = successorOf(former, (options) => listenAt(this.#options, identity, options));
-    if (this.#iterating) this.#acceptFrom(this.#listener);
+    if (this.#iterating) this.#beginToAcceptFrom(this.#listener);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#succession = promise;
     const timer = setTimeout(() => this.#retire(), successionMilliseconds);
@@ -141,20 +143,25 @@ class DenoListener implements TlsListener {
       clearTimeout(timer);
       this.#former = undefined;
       closeQuietly(former);
-      resolve();
+      // Until then the kernel still has it, and would count it among those of the next succession.
+      Promise.resolve(this.#accepting.get(former)).then(resolve);
     };
     this.#former = former;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
     this.#iterating = true;
-    if (this.#former) this.#acceptFrom(this.#former);
-    this.#acceptFrom(this.#listener);
+    if (this.#former) this.#beginToAcceptFrom(this.#former);
+    this.#beginToAcceptFrom(this.#listener);
     while (!this.#closed) {
       const tls = this.#accepted.shift();
       if (tls) yield new DenoIncomingConnection(tls, this.#options.protocols);
       else await this.#arrival.promise;
     }
+  }
+
+  #beginToAcceptFrom(listener: Deno.TlsListener): void {
+    this.#accepting.set(listener, this.#acceptFrom(listener));
   }
 
   /** Accepts until the listener is closed; who iterates takes what comes at once. */
