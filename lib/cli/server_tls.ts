@@ -213,7 +213,7 @@ export class ServerTls implements Disposable {
         }
         const { code, message, remedy } = toPlainError(error);
         this.#record({ what, result: code, detail: message });
-        return log.error(`${what} were not read again: those of before stay in use`, {
+        return log.error(`${what} not read again: what was there before stays in use`, {
           reason: code,
           detail: message,
           remedy,

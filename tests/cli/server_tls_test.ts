@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { TlsError } from "../../lib/errors.ts";
+import { RefusedError, TlsError } from "../../lib/errors.ts";
+import { createCertificates } from "../../lib/tls/certificates.ts";
 import { run, RunningServer, Workspace } from "../program.ts";
 import { openClient } from "../client.ts";
 import { verbsTest } from "../rdma/resources.ts";
@@ -35,23 +36,33 @@ for (const [backend, args] of [["deno", []], ["openssl", ["--tls-min", "1.2"]]] 
     assertEquals(await client.messages.ask("ECHO", question), question);
   });
 
-  verbsTest(`${backend}: certificates change under load and no client fails`, async () => {
-    await using workspace = await Workspace.create("localhost");
-    await using server = await RunningServer.start(workspace, args);
-    let renewed = false;
-    const clients = Array.from({ length: 4 }, async () => {
-      do {
-        await using client = await openClient(workspace, server);
-        const question = new TextEncoder().encode("hello");
-        assertEquals(await client.messages.ask("ECHO", question), question);
-      } while (!renewed);
-    });
-    await renew(workspace);
-    await server.logged(({ message }) => message === "certificates read again");
-    await fingerprint(server);
-    renewed = true;
-    await Promise.all(clients);
-  });
+  verbsTest(
+    `${backend}: certificates change again and again under load, no client fails`,
+    async () => {
+      await using workspace = await Workspace.create("localhost");
+      await using server = await RunningServer.start(workspace, args);
+      let renewed = false;
+      const clients = Array.from({ length: 2 }, async () => {
+        do {
+          await using client = await openClient(workspace, server);
+          const question = new TextEncoder().encode("hello");
+          assertEquals(await client.messages.ask("ECHO", question), question);
+        } while (!renewed);
+      });
+      const working = Promise.all(clients);
+      working.catch(() => {}); // awaited below
+      const seen = new Set([await fingerprint(server)]);
+      for (let rotation = 1; rotation <= 2; rotation++) {
+        await renew(workspace);
+        const changes = () => server.log.filter(({ changed }) => changed === true);
+        await server.logged(() => changes().length === rotation);
+        seen.add(await fingerprint(server));
+      }
+      renewed = true;
+      await working;
+      assertEquals(seen.size, 3);
+    },
+  );
 }
 
 verbsTest(
@@ -69,6 +80,52 @@ verbsTest(
     assertEquals(await server.stop(), 0);
   },
 );
+
+/** What a client without a certificate may use. */
+function anonymous(services: string): string {
+  return `rules: [{ match: { anonymous: true }, allow: { services: ${services} } }]`;
+}
+
+verbsTest(
+  "a policy that changes is for new clients, and what is none changes nothing",
+  async () => {
+    await using workspace = await Workspace.create();
+    const policy = workspace.file("policy.yaml");
+    await Deno.writeTextFile(policy, anonymous("messages"));
+    await using server = await RunningServer.start(workspace, ["--policy", policy]);
+    await using client = await openClient(workspace, server);
+    const goesOn = async () => {
+      const question = new TextEncoder().encode("still here");
+      assertEquals(await client.messages.ask("ECHO", question), question);
+      return await assertRejects(() => openClient(workspace, server), RefusedError);
+    };
+    await Deno.writeTextFile(policy, anonymous("[]"));
+    await server.logged(({ message }) => message === "policy read again");
+    assertEquals((await goesOn()).code, "policy");
+
+    await Deno.writeTextFile(policy, anonymous("messages") + "\nnonsense: 1\n");
+    const line = await server.logged(({ level }) => level === "error");
+    assert(line.message.startsWith("policy not read again"), line.message);
+    assert(String(line["detail"]).includes(`${policy}:2`), String(line["detail"]));
+    assertEquals((await goesOn()).code, "policy");
+  },
+);
+
+verbsTest("clients' authorities change for new clients, and no session ends", async () => {
+  await using workspace = await Workspace.create();
+  const former = await createCertificates({ hosts: ["localhost"], days: 1 });
+  const latter = await createCertificates({ hosts: ["localhost"], days: 1 });
+  const file = workspace.file("clients.pem");
+  await Deno.writeTextFile(file, former.ca.certificate);
+  await using server = await RunningServer.start(workspace, ["--client-ca", file]);
+  await using client = await openClient(workspace, server, { identity: former.client });
+  await Deno.writeTextFile(file, latter.ca.certificate);
+  await server.logged(({ message }) => message === "certificates read again");
+  await using _late = await openClient(workspace, server, { identity: latter.client });
+  await assertRejects(() => openClient(workspace, server, { identity: former.client }), TlsError);
+  const question = new TextEncoder().encode("still here");
+  assertEquals(await client.messages.ask("ECHO", question), question);
+});
 
 verbsTest("a certificate that is about to expire is warned of", async () => {
   await using workspace = await Workspace.create("localhost");
