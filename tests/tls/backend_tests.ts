@@ -10,6 +10,7 @@ import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions } from "../../lib/tls/options.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "./odd_certificates.ts";
+import { openssl, withFolder } from "./openssl.ts";
 
 const certificates = await createCertificates({ hosts: ["localhost", "127.0.0.1"], days: 1 });
 const trust = { authorities: [certificates.ca.certificate] };
@@ -18,6 +19,28 @@ const hostname = "127.0.0.1";
 // Deno's check for leaks wants libraries loaded before the first test.
 listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
 TlsContext.client({ trust })[Symbol.dispose]();
+
+/** A server's identity whose key openssl makes, which is quicker with RSA than WebCrypto is. */
+async function issuedByOpenssl(keyType: string): Promise<Identity> {
+  let issued: Identity | undefined;
+  await withFolder(async (folder) => {
+    const [ca, caKey, certificate, key] = ["ca", "caKey", "certificate", "key"]
+      .map((name) => `${folder}/${name}`) as [string, string, string, string];
+    await Deno.writeTextFile(ca, certificates.ca.certificate);
+    await Deno.writeTextFile(caKey, certificates.ca.key);
+    const { success, text } = await openssl(
+      ...["req", "-x509", "-CA", ca, "-CAkey", caKey, "-newkey", ...keyType.split(" "), "-nodes"],
+      ...["-subj", "/CN=server", "-days", "1", "-addext", "basicConstraints=critical,CA:FALSE"],
+      ...["-addext", `subjectAltName=IP:${hostname}`, "-out", certificate, "-keyout", key],
+    );
+    assert(success, text);
+    issued = {
+      certificate: await Deno.readTextFile(certificate),
+      key: await Deno.readTextFile(key),
+    };
+  });
+  return issued!;
+}
 
 /** What a TLS backend has to do, whichever it is. */
 export function testBackend(backend: Backend): void {
@@ -98,6 +121,22 @@ export function testBackend(backend: Backend): void {
     assertEquals(client.localAddress, other.peerAddress);
     await Promise.all([client.close(), other.close()]);
   });
+
+  for (
+    const [name, keyType] of [
+      ["ECDSA P-256", "ec -pkeyopt ec_paramgen_curve:P-256"],
+      ["Ed25519", "ed25519"],
+      ["RSA 4096", "rsa:4096"],
+    ] as const
+  ) {
+    test(`a server may have a key of the type ${name}`, async () => {
+      await using server = serve(await issuedByOpenssl(keyType));
+      const [client, other] = await connected(server);
+      await other.write(encode("hello"));
+      assertEquals(await readText(client, 5), "hello");
+      await Promise.all([client.close(), other.close()]);
+    });
+  }
 
   test("what is written does not change what the caller holds", async () => {
     await using server = serve();
