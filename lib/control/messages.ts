@@ -4,6 +4,7 @@ import { decodeBase64 } from "@std/encoding/base64";
 import { decodeBase64Url } from "@std/encoding/base64url";
 import { ProtocolError } from "../errors.ts";
 import { type Frame, type FrameName, makeFrame } from "./frame.ts";
+import { isPlain } from "./plain_json.ts";
 import { issueText } from "./schema_issue.ts";
 
 /** Version of the control protocol. */
@@ -135,7 +136,7 @@ const schemas = {
   REQUEST: v.strictObject({
     id: unsigned(32),
     service: v.picklist(service),
-    /** Checked by the service. */
+    /** Checked by the service; how much there is in it was checked before it was parsed. */
     body: v.unknown(),
   }),
   REPLY: v.strictObject({
@@ -190,6 +191,9 @@ export function decode(frame: Frame): Message {
 }
 
 function parseJson(frame: Frame): unknown {
+  if (!isPlain(frame.body)) {
+    throw new ProtocolError("schema", `${frame.name}: more values than a message has, or too deep`);
+  }
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(frame.body));
   } catch {

@@ -114,6 +114,14 @@ attackTest("more requests at once than are allowed", "requests", async (client) 
   for (let count = 0; count < 30; count++) await client.request("files", put);
 });
 
+// JSON.parse takes this, and the honest client's worker would not survive getting a copy of it.
+attackTest("a REQUEST that is nested without end", "schema", async (client) => {
+  await client.establish();
+  let body = {};
+  for (let depth = 0; depth < 2600; depth++) body = { a: body };
+  await client.request("files", body);
+});
+
 attackTest(
   "a WRITE to memory that nobody lent",
   // rdma_rxe reports no such event (IBTA volume 1, section 11.6.3.2).
