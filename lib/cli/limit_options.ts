@@ -109,7 +109,7 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   framesPerSecond: {
     flags: "--frame-rate <count>",
-    text: "control frames a second of a session",
+    text: "control frames a second of a session, of 1 KiB each",
     parse: rate,
   },
   requeuesPerMinute: {

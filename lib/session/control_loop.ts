@@ -10,6 +10,9 @@ import { TokenBucket } from "./token_bucket.ts";
 /** Frames that an honest peer has under way besides its REQUESTs: heartbeats, and what ends the session. */
 const OTHER_FRAMES = 8;
 
+/** Bytes of a frame for which as much of the rate is spent as for a frame: reading that many takes no longer. */
+const BYTES_A_FRAME = 1024;
+
 /** Times that a peer is asked for a sign of life within the idle timeout. */
 const HEARTBEATS = 3;
 
@@ -115,7 +118,8 @@ export class ControlLoop {
       const message = decode(frame);
       if (message.name === "BYE") return "bye";
       await this.#take(message, frame);
-      if (this.#rate?.spend() === false) await this.#slowDown(this.#rate.wait);
+      const cost = Math.ceil(frame.bytes.length / BYTES_A_FRAME);
+      if (this.#rate?.spend(cost) === false) await this.#slowDown(this.#rate.wait);
     }
     const failure = await connection.ended;
     if (failure) throw failure;

@@ -71,9 +71,9 @@ export interface Limits {
   /** REQUESTs of a session that are worked on at once. 8: a client of ours has a few; each may hold a file open. */
   readonly requests: number;
   /**
-   * Control frames a second of a session; as many again may come at once. 4000: two for each grant
-   * of the memory service, and as many more. The control thread, which all sessions share, takes
-   * some ten microseconds for each.
+   * Control frames a second of a session, of 1 KiB or, as nearly all are, less: a larger one counts as
+   * several. As many again may come at once. 4000: two for each grant of the memory service, and as
+   * many more. The control thread, which all sessions share, takes some ten microseconds for each.
    */
   readonly framesPerSecond: number;
   /**

@@ -21,9 +21,9 @@ export class TokenBucket {
     this.#updated = now();
   }
 
-  /** Spends a token, on credit if there is none: false then, and {@linkcode wait} says how long to wait. */
-  spend(): boolean {
-    this.#tokens -= 1;
+  /** Spends tokens, on credit if there are none: false then, and {@linkcode wait} says how long to wait. */
+  spend(count = 1): boolean {
+    this.#tokens -= count;
     return this.#tokens >= 0 || this.wait === 0;
   }
 

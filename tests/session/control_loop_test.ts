@@ -214,6 +214,23 @@ loopTest(
   },
 );
 
+const slowedByBytes = Promise.withResolvers<string>();
+loopTest(
+  "a large frame counts as the frames of 1 KiB that it would be",
+  {
+    ...answering,
+    idleSeconds: 1,
+    limits: { requests: 8, framesPerSecond: 5 },
+    onSlowed: slowedByBytes.resolve,
+  },
+  async ({ loop, peer }) => {
+    const running = loop.run();
+    await peer.send(request(1, "x".repeat(60_000)));
+    assertEquals(await Promise.race([slowedByBytes.promise, running]), "frame_rate");
+    await assertRejects(() => running, TlsError); // it waits for longer than it may be silent
+  },
+);
+
 loopTest(
   "a peer that goes on without awaiting answers is ended",
   { limits: { requests: 1, framesPerSecond: 10 } },

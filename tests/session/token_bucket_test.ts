@@ -16,6 +16,13 @@ Deno.test("what was saved up is spent without waiting, and one more has to wait"
   assertEquals(tokens.wait, 100);
 });
 
+Deno.test("several tokens spent at once take as long to come back as one after the other", () => {
+  const { tokens } = bucket(10, 3);
+  assertEquals(tokens.spend(3), true);
+  assertEquals(tokens.spend(2), false);
+  assertEquals(tokens.wait, 200);
+});
+
 Deno.test("who has waited for as long as told owes nothing", () => {
   const { tokens, clock } = bucket(10, 1);
   for (let count = 0; count < 6; count++) tokens.spend();
