@@ -48,9 +48,16 @@ export function makeFrame(name: FrameName, body: Uint8Array): Frame {
   return { name, body: bytes.subarray(HEADER_BYTES), bytes };
 }
 
-/** Cuts a stream of bytes into frames. It never holds more than one frame and the chunk given last. */
+/**
+ * Cuts a stream of bytes into frames, and copies each byte once: a frame has bytes of its own, made
+ * as soon as its header says how many, so that whoever takes it can wipe it.
+ */
 export class FrameDecoder {
-  #pending = new Uint8Array(0);
+  readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
+  /** Where the next bytes go: the header, or the frame that it announced. */
+  #target = new Uint8Array(this.#header.buffer);
+  #filled = 0;
+  #name: FrameName | undefined;
 
   /**
    * Takes what was received and returns the frames that are complete.
@@ -58,29 +65,39 @@ export class FrameDecoder {
    * @throws ProtocolError on an unknown type or an oversized length, as soon as the header is there
    */
   push(chunk: Uint8Array): Frame[] {
-    const bytes = new Uint8Array(this.#pending.length + chunk.length);
-    bytes.set(this.#pending);
-    bytes.set(chunk, this.#pending.length);
     const frames: Frame[] = [];
-    let at = 0;
-    while (bytes.length - at >= HEADER_BYTES) {
-      const { name, length } = readHeader(new DataView(bytes.buffer, at, HEADER_BYTES));
-      const end = at + HEADER_BYTES + length;
-      if (end > bytes.length) break;
-      frames.push({
-        name,
-        body: bytes.subarray(at + HEADER_BYTES, end),
-        bytes: bytes.subarray(at, end),
-      });
-      at = end;
+    for (let at = 0; at < chunk.length;) {
+      const count = Math.min(this.#target.length - this.#filled, chunk.length - at);
+      this.#target.set(chunk.subarray(at, at + count), this.#filled);
+      this.#filled += count;
+      at += count;
+      if (this.#filled === HEADER_BYTES && this.#name === undefined) this.#begin();
+      if (this.#filled === this.#target.length) frames.push(this.#end());
     }
-    this.#pending = bytes.slice(at);
     return frames;
   }
 
   /** Whether the stream may end here: not within a frame. */
   get atBoundary(): boolean {
-    return this.#pending.length === 0;
+    return this.#filled === 0;
+  }
+
+  #begin(): void {
+    const { name, length } = readHeader(this.#header);
+    // Short arrays without a buffer of their own stand in JavaScript's heap, which moves and leaves copies.
+    const bytes = new Uint8Array(new ArrayBuffer(HEADER_BYTES + length));
+    bytes.set(this.#target);
+    this.#name = name;
+    this.#target = bytes;
+  }
+
+  #end(): Frame {
+    const bytes = this.#target;
+    const frame = { name: this.#name!, body: bytes.subarray(HEADER_BYTES), bytes };
+    this.#name = undefined;
+    this.#target = new Uint8Array(this.#header.buffer);
+    this.#filled = 0;
+    return frame;
   }
 }
 

@@ -1,6 +1,12 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { FrameDecoder, type FrameName, FrameType, makeFrame } from "../../lib/control/frame.ts";
+import {
+  FrameDecoder,
+  type FrameName,
+  FrameType,
+  makeFrame,
+  MAX_BODY_BYTES,
+} from "../../lib/control/frame.ts";
 import { ProtocolError } from "../../lib/errors.ts";
 
 const frames = fc.array(fc.record({
@@ -28,6 +34,43 @@ Deno.test("frames come out as they went in, however the stream is cut", () => {
       assertEquals(decoder.atBoundary, true);
     }),
   );
+});
+
+/** Bytes that are copied into arrays meanwhile. */
+function bytesCopied(work: () => void): number {
+  let copied = 0;
+  const set = Uint8Array.prototype.set;
+  Uint8Array.prototype.set = function (from, at): void {
+    copied += from.length;
+    set.call(this, from, at);
+  };
+  try {
+    work();
+  } finally {
+    Uint8Array.prototype.set = set;
+  }
+  return copied;
+}
+
+Deno.test("a frame in pieces of one byte costs no more copies than in one piece", () => {
+  const { bytes } = makeFrame("REQUEST", new Uint8Array(MAX_BODY_BYTES).fill(7));
+  const decoder = new FrameDecoder();
+  const received: Uint8Array[] = [];
+  const inPieces = bytesCopied(() => {
+    for (let at = 0; at < bytes.length; at++) {
+      received.push(...decoder.push(bytes.subarray(at, at + 1)).map((frame) => frame.bytes));
+    }
+  });
+  assertEquals(received, [bytes]);
+  assertEquals(inPieces, bytesCopied(() => new FrameDecoder().push(bytes)));
+});
+
+Deno.test("a frame is wiped where it is: nothing else stands in its memory, and it in no other", () => {
+  const bytes = makeFrame("SECRET", new Uint8Array(32).fill(7)).bytes;
+  const [first, second] = new FrameDecoder().push(new Uint8Array([...bytes, ...bytes]));
+  first!.body.fill(0);
+  assertEquals(first!.bytes.buffer.byteLength, bytes.length);
+  assertEquals(second!.bytes, bytes);
 });
 
 Deno.test("a frame of 4 GiB is refused as soon as its header is there", () => {
