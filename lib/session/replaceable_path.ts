@@ -111,6 +111,10 @@ export class ReplaceablePath implements SessionPath {
     }
     this.#waiting.push(frame);
     this.#arrival.resolve();
+    if (frame.name !== "REQUEUE") return;
+    // At once: the next frame may be the peer's refusal of what was asked before.
+    const { peer } = this.#options.exchange;
+    this.#listener.interrupted?.(failed(`the ${peer}'s queue pair failed`));
   }
 
   run(listener: SessionPathListener): Promise<never> {

@@ -99,7 +99,7 @@ export class Scene implements AsyncDisposable {
   }
 
   /** A client in this process. */
-  async client(server: RunningServer, hostname?: string): Promise<Client> {
+  async client(server: Pick<RunningServer, "port">, hostname?: string): Promise<Client> {
     return this.#stack.use(
       await openClient(
         this.workspace,

@@ -6,6 +6,7 @@ import type { Client } from "../../lib/services/client.ts";
 import { defaultLimits } from "../../lib/session/limits.ts";
 import type { LogLine, RunningServer } from "../program.ts";
 import { provider } from "../provider.ts";
+import { CuttingProxy } from "./cutting_proxy.ts";
 import { failureTest, nextReason, reasons, type Scene, Shared } from "./failure_scene.ts";
 import { Intruder } from "./intruder.ts";
 
@@ -96,6 +97,25 @@ replacementTest(
       () => session.repeating(() => Promise.reject(new RefusedError("no", "not that"))),
       RefusedError,
     );
+  },
+);
+
+replacementTest(
+  "what was asked as the server's queue pair failed may be asked again, though its refusal comes with the news",
+  async (scene, intruder) => {
+    const { server } = Shared.current;
+    await using proxy = new CuttingProxy(server.port);
+    const client = await scene.client(proxy);
+    const { memory, session } = client;
+    const held = proxy.hold();
+    const requeue = held.more();
+    await intruder.attack("server", client);
+    await requeue;
+    const refusal = held.more();
+    const written = session.repeating(() => memory.write(session, 0, new Uint8Array(10)));
+    await refusal;
+    held.release();
+    await deadline(session.during(written), 5000);
   },
 );
 
