@@ -37,6 +37,7 @@ class ExpectedConnections implements StreamLink {
   #arrival = arrival();
   /** There is one of this epoch; it waits to be taken up. */
   #taken = false;
+  #disposed = false;
 
   constructor(private readonly tokens: JoinTokens, private readonly forget: () => void) {}
 
@@ -60,16 +61,21 @@ class ExpectedConnections implements StreamLink {
       this.#taken = false;
       throw error;
     }
+    if (this.#disposed) throw sessionEnded();
     this.#arrival.resolve(connection);
   }
 
   [Symbol.dispose](): void {
+    this.#disposed = true;
     this.forget();
     this.#arrival.promise.then((unused) => unused.abort(), () => {});
-    this.#arrival.reject(new TlsError("session_ended", "the session has ended"));
-    this.#taken = true;
+    this.#arrival.reject(sessionEnded());
     this.tokens[Symbol.dispose]();
   }
+}
+
+function sessionEnded(): TlsError {
+  return new TlsError("session_ended", "the session has ended");
 }
 
 function arrival(): PromiseWithResolvers<DataConnection> {

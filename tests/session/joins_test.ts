@@ -95,6 +95,20 @@ Deno.test("a connection that nobody has taken up ends with its session", async (
   await assertRejects(() => readExactly(far, 1), TlsError);
 });
 
+Deno.test("a connection is nobody's whose session ends as it is answered", async () => {
+  await using scene = new Scene();
+  const expected = scene.joins.expect(session, tokens("server"));
+  const { near, far } = await scene.pair();
+  using client = tokens("client");
+  await far.write(encodeJoin({ session, epoch: 0, token: client.own(0) }));
+  const write = near.write.bind(near);
+  near.write = async (bytes) => {
+    await write(bytes);
+    expected[Symbol.dispose]();
+  };
+  await assertRejects(() => scene.joins.take(near), TlsError, "the session has ended");
+});
+
 Deno.test("a client does not go on with a server that has not its session's keys", async () => {
   await using scene = new Scene();
   const { near, far } = await scene.pair();
