@@ -6,8 +6,9 @@ import type { TlsConnection } from "../tls/connection.ts";
 /** Bytes read at once. */
 const CHUNK_BYTES = 16384;
 
-/** Frames that wait to be taken, beyond which the peer is not read from. */
+/** Frames that wait to be taken, and their bytes, beyond either of which the peer is not read from. */
 const MAX_WAITING = 64;
+const MAX_WAITING_BYTES = 16384;
 
 /** Frames on a TLS connection. It reads ahead a little, so that the end of the connection is known at once. */
 export class ControlConnection {
@@ -15,6 +16,7 @@ export class ControlConnection {
   readonly ended: Promise<VerbsealError | undefined>;
   readonly #tls: TlsConnection;
   readonly #frames: Frame[] = [];
+  #waitingBytes = 0;
   #arrival = Promise.withResolvers<void>();
   #room = Promise.withResolvers<void>();
   #open = true;
@@ -33,7 +35,8 @@ export class ControlConnection {
     for (;;) {
       const frame = this.#frames.shift();
       if (frame) {
-        if (this.#frames.length === MAX_WAITING - 1) this.#room.resolve();
+        this.#waitingBytes -= frame.bytes.length;
+        if (this.#hasRoom) this.#room.resolve();
         return frame;
       }
       if (!this.#open) return null;
@@ -44,6 +47,10 @@ export class ControlConnection {
   /** Frames that have come and were not taken yet. */
   get waiting(): number {
     return this.#frames.length;
+  }
+
+  get #hasRoom(): boolean {
+    return this.#frames.length < MAX_WAITING && this.#waitingBytes < MAX_WAITING_BYTES;
   }
 
   /** Whether such a frame has come and was not taken yet. */
@@ -96,10 +103,13 @@ export class ControlConnection {
         const count = await this.#tls.read(chunk);
         if (count === null) break;
         if (this.#closing) continue;
-        this.#frames.push(...decoder.push(chunk.subarray(0, count)));
+        for (const frame of decoder.push(chunk.subarray(0, count))) {
+          this.#frames.push(frame);
+          this.#waitingBytes += frame.bytes.length;
+        }
         this.#arrival.resolve();
         this.#arrival = Promise.withResolvers<void>();
-        if (this.#frames.length >= MAX_WAITING) {
+        if (!this.#hasRoom) {
           this.#room = Promise.withResolvers<void>();
           await this.#room.promise;
         }

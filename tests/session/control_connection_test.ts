@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { FrameType, makeFrame } from "../../lib/control/frame.ts";
 import { decode, encode } from "../../lib/control/messages.ts";
@@ -81,6 +81,30 @@ connectionTest(
     await writing;
   },
 );
+
+for (const bodyBytes of [60_000, 1000, 0]) {
+  Deno.test(`of a peer that sends without end little is read ahead, in frames of ${bodyBytes} bytes`, async () => {
+    const { bytes } = makeFrame("REQUEST", new Uint8Array(bodyBytes));
+    let sent = 0;
+    const tls: Pick<TlsConnection, "read"> = {
+      read(chunk) {
+        for (let at = 0; at < chunk.length; at++) chunk[at] = bytes[sent++ % bytes.length]!;
+        return Promise.resolve(chunk.length);
+      },
+    };
+    const connection = new ControlConnection(tls as TlsConnection);
+    // All that is read at once is read before timers are looked at.
+    const readAll = () => new Promise((resolve) => setTimeout(resolve));
+    await readAll();
+    for (let taken = 0; taken < 40; taken++) {
+      const ahead = sent - taken * bytes.length;
+      assert(ahead < bytes.length + 2 * 16384, `${ahead} bytes ahead`);
+      assert(connection.waiting > 0);
+      assertEquals((await connection.next())?.body.length, bodyBytes);
+      await readAll();
+    }
+  });
+}
 
 connectionTest(
   "closing takes no more than a moment, although the peer sends without end",
