@@ -99,7 +99,9 @@ export type Step =
 /** Random bytes; a parameter so that tests are repeatable. */
 export type RandomBytes = (length: number) => Uint8Array<ArrayBuffer>;
 
-const cryptographic: RandomBytes = (length) => crypto.getRandomValues(new Uint8Array(length));
+/** In memory that is not moved, as it would be in JavaScript's heap, so that a SECRET can be wiped. */
+const cryptographic: RandomBytes = (length) =>
+  crypto.getRandomValues(new Uint8Array(new ArrayBuffer(length)));
 
 /** Codes of what a server found in the records that came, which it does not refuse but cannot use. */
 const integrityCodes: ReadonlySet<string> = new Set([

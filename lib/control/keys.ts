@@ -59,9 +59,12 @@ export class KeySchedule implements Disposable {
    * it is the same peer as in TLS.
    */
   token(purpose: "proof" | "cm" | "data", direction: Direction, context: KeyContext): Uint8Array {
-    return new Uint8Array(
-      createHmac("sha256", this.key(purpose, direction, context)).update(qpnsOf(context)).digest(),
-    );
+    const key = this.key(purpose, direction, context);
+    try {
+      return new Uint8Array(createHmac("sha256", key).update(qpnsOf(context)).digest());
+    } finally {
+      key.fill(0);
+    }
   }
 
   [Symbol.dispose](): void {

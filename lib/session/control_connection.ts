@@ -95,6 +95,13 @@ export class ControlConnection {
     this.#room.resolve();
   }
 
+  #take(frames: Frame[]): void {
+    for (const frame of frames) {
+      this.#frames.push(frame);
+      this.#waitingBytes += frame.bytes.length;
+    }
+  }
+
   async #read(): Promise<VerbsealError | undefined> {
     const decoder = new FrameDecoder();
     const chunk = new Uint8Array(CHUNK_BYTES);
@@ -102,11 +109,10 @@ export class ControlConnection {
       for (;;) {
         const count = await this.#tls.read(chunk);
         if (count === null) break;
+        const received = chunk.subarray(0, count);
+        if (!this.#closing) this.#take(decoder.push(received));
+        received.fill(0); // the peer's SECRET may be in it
         if (this.#closing) continue;
-        for (const frame of decoder.push(chunk.subarray(0, count))) {
-          this.#frames.push(frame);
-          this.#waitingBytes += frame.bytes.length;
-        }
         this.#arrival.resolve();
         this.#arrival = Promise.withResolvers<void>();
         if (!this.#hasRoom) {

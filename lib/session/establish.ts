@@ -1,6 +1,7 @@
 import type { ClientExchange, ServerExchange, Step } from "../control/exchange.ts";
 import type { Hello, Welcome } from "../control/messages.ts";
 import { errorText, TlsError, VerbsealError } from "../errors.ts";
+import { wipeKeys } from "../security/seal.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { StreamPath } from "./data_path.ts";
@@ -44,15 +45,19 @@ class Driver {
     const { exchange, connection, replacementSeconds: seconds } = this.options;
     const { replacementsPerMinute: perMinute = Infinity } = this.options;
     const steps: Step[] = "start" in exchange ? exchange.start() : [];
-    while (exchange.state !== "ESTABLISHED") {
-      const step = steps.shift();
-      if (step) {
-        steps.push(...await this.#take(step));
-        continue;
+    try {
+      while (exchange.state !== "ESTABLISHED") {
+        const step = steps.shift();
+        if (step) {
+          steps.push(...await this.#take(step));
+          continue;
+        }
+        const frame = await connection.next();
+        if (frame === null) throw await hungUp(connection);
+        steps.push(...exchange.receive(frame));
       }
-      const frame = await connection.next();
-      if (frame === null) throw await hungUp(connection);
-      steps.push(...exchange.receive(frame));
+    } finally {
+      steps.forEach(wipe);
     }
     const queuePair = this.#queuePair!;
     return this.#stream ??
@@ -73,8 +78,11 @@ class Driver {
     const { exchange, connection } = this.options;
     switch (step.do) {
       case "send":
-        await connection.sendFrame(step.frame);
-        if (step.frame.name === "SECRET") step.frame.bytes.fill(0);
+        try {
+          await connection.sendFrame(step.frame);
+        } finally {
+          wipe(step);
+        }
         return [];
       case "admit":
         return (exchange as ServerExchange).admitted(await this.options.admit!(step.hello));
@@ -132,6 +140,12 @@ class Driver {
     }
     throw await hungUp(connection);
   }
+}
+
+/** Wipes what is secret in a step that was done, or will not be. */
+function wipe(step: Step): void {
+  if (step.do === "send" && step.frame.name === "SECRET") step.frame.bytes.fill(0);
+  if (step.do === "connect" && step.seal) wipeKeys(step.seal);
 }
 
 /** What `work` gives, unless `end` comes first. */

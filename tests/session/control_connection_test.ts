@@ -82,6 +82,22 @@ connectionTest(
   },
 );
 
+Deno.test("a SECRET stands nowhere but in its frame once it was read", async () => {
+  const secret = makeFrame("SECRET", new Uint8Array(32).fill(7)).bytes;
+  const chunks: Uint8Array[] = [];
+  const tls: Pick<TlsConnection, "read"> = {
+    read(chunk) {
+      if (chunks.push(chunk) > 1) return Promise.resolve(null);
+      chunk.set(secret);
+      return Promise.resolve(secret.length);
+    },
+  };
+  const connection = new ControlConnection(tls as TlsConnection);
+  assertEquals((await connection.next())?.bytes, secret);
+  await connection.ended;
+  for (const chunk of chunks) assert(chunk.every((byte) => byte === 0));
+});
+
 for (const bodyBytes of [60_000, 1000, 0]) {
   Deno.test(`of a peer that sends without end little is read ahead, in frames of ${bodyBytes} bytes`, async () => {
     const { bytes } = makeFrame("REQUEST", new Uint8Array(bodyBytes));
