@@ -54,19 +54,34 @@ export async function ensureAuditKey(path: string): Promise<Uint8Array> {
   return await readAuditKey(path);
 }
 
+/** A head within a line of the server's log, with `--log-format text`. */
+const textHead = /(?:^| )chain=([\w-]+) sequence=(\d+) mac=(\w+)\s*$/;
+
 /**
- * Reads a head: what the server keeps, or a line of its log (`--log-format json`).
+ * The head that a text has: what the server keeps, or a line `audit head` of its log.
+ *
+ * @returns undefined where there is none
+ */
+export function auditHeadIn(text: string): ChainHead | undefined {
+  const [, chain, sequence, mac] = textHead.exec(text) ?? [];
+  const parsed = mac === undefined
+    ? v.safeParse(v.pipe(v.string(), v.parseJson(), chainHead), text)
+    : v.safeParse(chainHead, { chain, sequence: Number(sequence), mac });
+  return parsed.success ? parsed.output : undefined;
+}
+
+/**
+ * Reads a head from a file.
  *
  * @throws VerbsealError `audit_head`
  */
 export async function readAuditHead(path: string): Promise<ChainHead> {
-  const text = await reading(path, "audit_head", () => Deno.readTextFile(path));
-  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), chainHead), text);
-  if (parsed.success) return parsed.output;
+  const head = auditHeadIn(await reading(path, "audit_head", () => Deno.readTextFile(path)));
+  if (head) return head;
   throw new VerbsealError(
     "audit_head",
     `${path} is no head of an audit log: it wants chain, sequence and mac`,
-    "Name the file that the server's --audit-head names, or a file with that line of its log",
+    "Name the file that the server's --audit-head names, or give a line `audit head` of its log",
   );
 }
 
