@@ -1,18 +1,15 @@
 import { ProtocolError, toPlainError } from "../errors.ts";
-import type { AsyncEvent, Device } from "../rdma/device.ts";
+import type { Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
+import { AsyncEventLog } from "./async_event_log.ts";
 import type { DataPath, DataPathOptions, FinalState, QueuePairPathOptions } from "./data_path.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import { type DetachedConnection, OpensslConnection } from "../tls/openssl_connection.ts";
-import { logger } from "../telemetry/log.ts";
-import { CountedReports } from "./counted_reports.ts";
 import { LocalDataPath } from "./local_data_path.ts";
 import { StreamDataPath } from "./stream_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
-
-const log = logger("workers");
 
 /** Devices that no session uses and that stay open: the embedded provider has one for each address that clients reach. */
 const MAX_IDLE_DEVICES = 16;
@@ -34,7 +31,7 @@ export class WorkerHost {
   readonly #devices = new Map<string, SharedDevice>();
   readonly #queuePairs = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
   readonly #streams = new Map<number, StreamDataPath>();
-  readonly #events = new CountedReports();
+  readonly #events = new AsyncEventLog();
   #definitions: readonly ServiceDefinition[] | undefined;
 
   /**
@@ -137,18 +134,10 @@ export class WorkerHost {
     if (known) return known;
     const device = openDevice(name, { standardPort });
     const ending = new AbortController();
-    device.onAsyncEvent((event) => this.#asyncEvent(name, event), ending.signal);
+    this.#events.watch(device, ending.signal);
     const shared = { name, device, ending, sessions: 0 };
     this.#devices.set(name, shared);
     return shared;
-  }
-
-  /** Whoever makes a device report events without end fills no log (RFC 5042, section 2.2.7). */
-  #asyncEvent(device: string, { name, fatal, ...about }: AsyncEvent): void {
-    const omitted = this.#events.count(name);
-    const { [name]: count } = this.#events.counts;
-    const fields = { device, event: name, ...about, count, ...omitted };
-    if (omitted) log[fatal ? "warning" : "info"]("asynchronous event", fields);
   }
 
   async #close(session: number, reason?: string): Promise<FinalState | undefined> {

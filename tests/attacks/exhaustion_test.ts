@@ -1,17 +1,21 @@
 /** Attacks that use up what the server has: sessions, memory, queues, time. */
 import { deadline } from "@std/async/deadline";
 import { delay } from "@std/async/delay";
+import { Admission } from "../../lib/session/admission.ts";
+import { CountedReports, type Omitted } from "../../lib/session/counted_reports.ts";
+import { defaultLimits } from "../../lib/session/limits.ts";
 import type { Client } from "../../lib/services/client.ts";
 import type { Device } from "../../lib/rdma/device.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
+import { RECEIVES } from "../../lib/session/messenger.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { CarelessDevice, ShallowQueuesDevice } from "./careless_device.ts";
-import { manyReads } from "./careless_path.ts";
+import { changed, manyReads } from "./careless_path.ts";
 import { askForGrant, grant } from "./lent_memory.ts";
 import { PacketAttacker, reth } from "./packet_attacker.ts";
 import { System, type SystemOptions } from "./system.ts";
@@ -55,19 +59,37 @@ class CountingDevice extends CarelessDevice {
   }
 }
 
+/** A server that lets everybody in, and finds out that it is full when a queue pair is there. */
+function admittingLate(): SystemOptions {
+  const full = new Admission({ ...defaultLimits, clients: 0 });
+  const claim = { quota: { identity: "", sessions: 1 }, registeredBytes: 0 };
+  return {
+    dataPath: (path) =>
+      changed(path, {
+        async allocate() {
+          const own = await path.allocate();
+          full.session(provider.address, claim);
+          return own;
+        },
+      }),
+  };
+}
+
 attackTest<SystemOptions>({
   rows: ["6.4.1"],
   attack: "has resources allocated without being admitted",
   countermeasure: "nothing is allocated before admission",
   against: { limits: { clients: 0 } },
-  without: { instead: "a server that admits everybody", against: {} },
+  without: { instead: "a server that allocates, and then decides", against: admittingLate() },
   async mount(options) {
     let counting: CountingDevice | undefined;
     const device = (device: Device) => counting = new CountingDevice(device);
     await using system = await System.start({ ...options, device });
-    for (let count = 0; count < 8; count++) {
+    for (let count = 0; count < 4; count++) {
       using client = await system.connect();
       await client.enter().catch(() => {});
+      const reason = await system.ended(client);
+      if (reason !== "clients") throw new Error(`the session ended for ${reason}`);
     }
     return counting!.allocated > 0;
   },
@@ -124,15 +146,22 @@ attackTest<SystemOptions>({
   },
 });
 
-/** Messages of the attacker, and milliseconds in which it wants them answered. */
-const FLOOD = 200;
-const FLOOD_TIME = 4000;
+/** Messages a second that a session may send, and as many more at once. */
+const RATE = 10;
+/** Messages that the attacker has under way: more than it has credits for. */
+const FLOOD = 128;
+/** What it is served before it has to wait: it gets so many credits back, sends a proof, and keeps one. */
+const AT_ONCE = RATE + RECEIVES - 2;
+/** Messages of the honest client, one after the other, beside which the attacker's are counted. */
+const ASKED = 16;
+/** The part that the honest client keeps at least of what it has beside one that does as it does. */
+const KEPT_PART = 0.9;
 
 attackTest<SystemOptions>({
   rows: ["6.4.4", "A5"],
   attack: "floods the server with tiny messages, at the cost of another client",
   countermeasure: "a limit on message rate: who exceeds it is slowed down, and nobody else",
-  against: { limits: { messagesPerSecond: 10 } },
+  against: { limits: { messagesPerSecond: RATE } },
   without: { instead: "a rate that nobody reaches", against: {} },
   async mount(options) {
     await using system = await System.start(options);
@@ -140,10 +169,20 @@ attackTest<SystemOptions>({
     await using attacker = await system.client();
     const ask = ({ session, messages }: Client) =>
       session.during(messages.ask("ECHO", new Uint8Array(1)));
-    const flood = Promise.all(Array.from({ length: FLOOD }, () => ask(attacker)));
-    flood.catch(() => {}); // it ends with the session
-    for (let count = 0; count < 3; count++) await deadline(ask(honest), 5000);
-    return await Promise.race([flood.then(() => true), delay(FLOOD_TIME).then(() => false)]);
+    let served = 0;
+    const servedAtOnce = Promise.withResolvers<void>();
+    const flood = async (): Promise<void> => {
+      for (;;) {
+        await ask(attacker);
+        if (++served === AT_ONCE) servedAtOnce.resolve();
+      }
+    };
+    for (let count = 0; count < FLOOD; count++) flood().catch(servedAtOnce.reject);
+    await servedAtOnce.promise;
+    const before = served;
+    for (let count = 0; count < ASKED; count++) await ask(honest);
+    // A message costs what the other's does, and beside one that asks as it does each has one's turn.
+    return 2 / (1 + (served - before) / ASKED) < KEPT_PART;
   },
 });
 
@@ -200,24 +239,74 @@ if (provider.name === "roce") {
 
 const READ_BYTES = 65536;
 
-attackTest<SystemOptions>({
+/** A log that has a line for each event. */
+class UnlimitedReports extends CountedReports {
+  override count(code: string): Omitted {
+    super.count(code);
+    return {};
+  }
+}
+
+/** Fatal events; as many at once are more than the log has lines for. */
+const EVENTS = 14;
+
+attackTest<(now: () => number) => CountedReports>({
   rows: ["2.2.7"],
-  attack: "causes one asynchronous event after the other",
-  countermeasure: "an event ends the session that caused it, and connections are limited",
-  against: { limits: { connectionsPerSecond: 1 } },
-  without: { instead: "connections without limit", against: {} },
-  async mount(options) {
-    await using system = await System.start(options);
+  attack: "fills the log by one fatal asynchronous event after the other",
+  countermeasure:
+    "events are taken at once and counted; few get a line, which says how many did not",
+  against: (now) => new CountedReports(now),
+  without: {
+    instead: "a log with a line for each event",
+    against: (now) => new UnlimitedReports(now),
+  },
+  async mount(reports) {
+    let milliseconds = 0; // the flood is as fast as can be, on any machine
+    const source = eventSource();
+    await using system = await System.start({
+      ...source.options,
+      eventReports: reports(() => milliseconds),
+    });
     let events = 0;
-    for (let count = 0; count < EVENTS; count++) {
-      using client = await system.hostile().catch(() => undefined);
-      if (!client) continue;
-      client.reach(Opcode.WRITE, { address: 0x7000_0000_0000, rkey: 0x1234 });
-      await client.failure;
-      events += 1;
-    }
-    return events === EVENTS;
+    const ending = new AbortController();
+    using _ending = { [Symbol.dispose]: () => ending.abort() };
+    system.device.onAsyncEvent(({ fatal }) => void (events += Number(fatal)), ending.signal);
+    while (events < EVENTS) await source.cause(system);
+    const before = events;
+    milliseconds += 1000;
+    while (events === before) await source.cause(system);
+    const lines = system.log.records.filter(({ rawMessage, level }) =>
+      rawMessage === "asynchronous event" && level === "warning"
+    ).map(({ properties }) => properties);
+    if (lines.length === events) return true;
+    const { count, omitted } = lines.at(-1)!;
+    if (count === before + 1 && omitted === before + 1 - lines.length) return false;
+    throw new Error(`of ${events} events the log tells ${count}, and ${omitted} left out`);
   },
 });
 
-const EVENTS = 12;
+/** A server at which clients cause fatal events, and how one does. */
+function eventSource(): {
+  readonly options: SystemOptions;
+  cause(system: System): Promise<void>;
+} {
+  if (provider.name === "roce") {
+    return {
+      options: {},
+      async cause(system) {
+        using client = await system.hostile();
+        client.reach(Opcode.WRITE, { address: 0x7000_0000_0000, rkey: 0x1234 });
+        await client.hear("REQUEUE");
+      },
+    };
+  }
+  // rdma_rxe reports nothing else that a peer can cause, and only of queues that are too short.
+  return {
+    options: { device: (device) => new ShallowQueuesDevice(device, 4) },
+    async cause(system) {
+      using client = await system.hostile();
+      for (let count = 0; count < 64; count++) client.sendFragment({ kind: MessageKind.ECHO });
+      await system.ended(client);
+    },
+  };
+}

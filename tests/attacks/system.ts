@@ -15,6 +15,8 @@ import {
   serviceNames,
 } from "../../lib/services/server_services.ts";
 import { Admission } from "../../lib/session/admission.ts";
+import { AsyncEventLog } from "../../lib/session/async_event_log.ts";
+import type { CountedReports } from "../../lib/session/counted_reports.ts";
 import type { PortChoice, QueuePairPath } from "../../lib/session/data_path.ts";
 import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
@@ -86,6 +88,8 @@ export interface SystemOptions {
   readonly seal?: SealMode;
   /** What goes under one key, where it is less than in the program. */
   readonly sealLimits?: KeyLimits;
+  /** Of asynchronous events. */
+  readonly eventReports?: CountedReports;
   /** A session's data path, from that which it would have. */
   readonly dataPath?: (path: QueuePairPath) => QueuePairPath;
 }
@@ -125,6 +129,9 @@ export class System implements AsyncDisposable {
     building.defer(() => Deno.remove(root, { recursive: true }));
     const log = building.use(new CapturedLog());
     const device = building.use(openDevice(provider.device));
+    const ending = new AbortController();
+    building.defer(() => ending.abort());
+    new AsyncEventLog(options.eventReports).watch(device, ending.signal);
     const listener = listen({
       hostname: provider.address,
       port: 0,
