@@ -4,6 +4,7 @@ import { Opcode, SendFlag } from "../../lib/rdma/work_request.ts";
 import { LentBuffers } from "../../lib/services/lent_buffers.ts";
 import { RegisteredBuffer } from "../../lib/session/grants.ts";
 import type { RemoteBuffer, ServiceAccess } from "../../lib/session/service.ts";
+import { provider } from "../provider.ts";
 import { type ReliableEnd, ReliablePair } from "../rdma/resources.ts";
 import { AttackedEnd } from "../rdma/roce/attacked_end.ts";
 import { Forger, plain } from "../rdma/roce/forged_packet.ts";
@@ -84,29 +85,32 @@ memoryTest({
   },
 });
 
-attackTest<undefined>({
-  rows: ["6.2.1"],
-  attack: "answers a READ of 700 bytes with 768",
-  countermeasure: "the lengths of all packets of an answer are checked before they are stored",
-  against: undefined,
-  without: {
-    impossible: "it is the transport's own, which stores nothing that it has not counted",
-  },
-  // deno-lint-ignore require-await -- the network is a simulated one
-  async mount() {
-    using attacked = new AttackedEnd("IPv4");
-    using forger = new Forger(attacked.peer, attacked.end.host.port.local);
-    const { READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST } = PacketOpcode;
-    const opcodes = [READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST];
-    for (const [ahead, opcode] of opcodes.entries()) {
-      const packet = { ...plain, opcode, ahead, payloadBytes: 256 };
-      attacked.hit(forger.make(packet, attacked.knowledge));
-    }
-    if (attacked.end.sent[0]?.status !== "IBV_WC_BAD_RESP_ERR") return true;
-    attacked.checkMemory();
-    return false;
-  },
-});
+// The lengths that a device accepts are its own affair.
+if (provider.name === "roce") {
+  attackTest<undefined>({
+    rows: ["6.2.1"],
+    attack: "answers a READ of 700 bytes with 768",
+    countermeasure: "the lengths of all packets of an answer are checked before they are stored",
+    against: undefined,
+    without: {
+      impossible: "it is the transport's own, which stores nothing that it has not counted",
+    },
+    // deno-lint-ignore require-await -- the network is a simulated one
+    async mount() {
+      using attacked = new AttackedEnd("IPv4");
+      using forger = new Forger(attacked.peer, attacked.end.host.port.local);
+      const { READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST } = PacketOpcode;
+      const opcodes = [READ_RESPONSE_FIRST, READ_RESPONSE_MIDDLE, READ_RESPONSE_LAST];
+      for (const [ahead, opcode] of opcodes.entries()) {
+        const packet = { ...plain, opcode, ahead, payloadBytes: 256 };
+        attacked.hit(forger.make(packet, attacked.knowledge));
+      }
+      if (attacked.end.sent[0]?.status !== "IBV_WC_BAD_RESP_ERR") return true;
+      attacked.checkMemory();
+      return false;
+    },
+  });
+}
 
 memoryTest({
   rows: ["6.3.1"],
@@ -292,4 +296,61 @@ async function writeOnce(
     .remote(0, remote.address, remote.rkey);
   queuePair.postSend(sends);
   await queue.next();
+}
+
+/** Pages of 4 KiB that are granted, and the one of them that the victim has used. */
+const PAGES = 8;
+const USED = 3;
+const PAGE = 4096;
+
+/** What holds of a device, and of the embedded provider, which is a process like any other. */
+const paged: Pick<Attack<SystemOptions>, "countermeasure" | "without"> = provider.name === "roce"
+  ? {
+    countermeasure: "pages are of one session alone, and tell nothing of another",
+    without: {
+      instead: "memory that all sessions share",
+      against: { services: withCarelessMemory({ handsDirtyMemoryOn: true }) },
+    },
+  }
+  : {
+    countermeasure: "memory is pinned, and never paged on demand",
+    without: {
+      impossible: "rdma_rxe pins all that is registered, and nothing here asks it not to",
+    },
+  };
+
+attackTest<SystemOptions>({
+  rows: ["V10"],
+  attack: "tells from the time that a READ takes which pages another session has used",
+  ...paged,
+  against: {},
+  async mount(options) {
+    await using system = await System.start(options);
+    using victim = await system.hostile();
+    await write(victim, await grant(victim, "write", USED * PAGE, 64), secret);
+    await withdraw(victim);
+    using attacker = await system.hostile();
+    const before = pinnedBytes();
+    const { address } = await grant(attacker, "read", 0, PAGES * PAGE);
+    // What is paged on demand is not pinned.
+    if (provider.name === "verbs" && pinnedBytes() < before + PAGES * PAGE) return true;
+    const present = await pagesPresent(address, PAGES);
+    return present.some((isPresent) => isPresent !== present[0]);
+  },
+});
+
+/** Bytes of this process that devices have pinned (VmPin of proc_pid_status(5)). */
+function pinnedBytes(): number {
+  const status = Deno.readTextFileSync("/proc/self/status");
+  return Number(/VmPin:\s+(\d+)/.exec(status)![1]) * 1024;
+}
+
+/** Which pages of this process are in memory: bit 63 of their entries in proc_pid_pagemap(5). */
+async function pagesPresent(address: number, pages: number): Promise<boolean[]> {
+  using file = await Deno.open("/proc/self/pagemap");
+  await file.seek(address / PAGE * 8, Deno.SeekMode.Start);
+  const entries = new DataView(new ArrayBuffer(pages * 8));
+  const count = await file.read(new Uint8Array(entries.buffer));
+  if (count !== entries.byteLength) throw new Error(`the kernel tells ${count} bytes of its map`);
+  return Array.from({ length: pages }, (_, page) => entries.getUint8(page * 8 + 7) >= 0x80);
 }

@@ -3,7 +3,7 @@
  * writes it, and with `--check` says whether it is up to date. Run by readme_table_test.ts.
  */
 import { join } from "node:path";
-import { type DeclaredAttack, declaredAttacks } from "./attack.ts";
+import type { MountedAttack } from "./declared_attacks.ts";
 import { rows } from "./rows.ts";
 
 const directory = import.meta.dirname!;
@@ -12,22 +12,38 @@ const readme = join(directory, "..", "..", "README.md");
 const BEGIN = "<!-- attacks: made by tests/attacks/readme_table.ts -->";
 const END = "<!-- /attacks -->";
 
-interface Mounted extends DeclaredAttack {
-  /** The file of its test. */
-  readonly file: string;
+/** What the table calls the providers, and VERBSEAL_TEST_PROVIDER of the tests that are about each. */
+const providers = [["embedded", "roce"], ["rxe", "verbs"]] as const;
+
+/** An attack, and on what it is mounted. */
+interface Mounted extends MountedAttack {
+  readonly providers: string[];
 }
 
-/** Attacks of all test files here; modules that were imported declare theirs. */
+/** Attacks of all test files here; what is the same on both providers is one. */
 async function mountedAttacks(): Promise<Mounted[]> {
-  const names = [...Deno.readDirSync(directory)].map(({ name }) => name)
-    .filter((name) => name.endsWith("_test.ts") && !name.startsWith("readme_"));
-  const mounted: Mounted[] = [];
-  for (const file of names.sort()) {
-    await import(`./${file}`);
-    const added = declaredAttacks().slice(mounted.length);
-    mounted.push(...added.map((attack) => ({ ...attack, file })));
+  const mounted = new Map<string, Mounted>();
+  for (const [name, provider] of providers) {
+    for (const attack of await declaredAttacks(provider)) {
+      const key = JSON.stringify(attack);
+      const known = mounted.get(key) ?? { ...attack, providers: [] };
+      known.providers.push(name);
+      mounted.set(key, known);
+    }
   }
-  return mounted;
+  return [...mounted.values()];
+}
+
+/** A process for each provider: tests are about one for the life of theirs. */
+async function declaredAttacks(provider: string): Promise<MountedAttack[]> {
+  const { success, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", join(directory, "declared_attacks.ts")],
+    env: { VERBSEAL_TEST_PROVIDER: provider },
+    stdin: "null",
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new Error(`the attacks on ${provider} cannot be told`);
+  return JSON.parse(new TextDecoder().decode(stdout));
 }
 
 /** In the order of the list of rows, by the first that an attack is of. */
@@ -35,16 +51,16 @@ function tableOf(mounted: readonly Mounted[]): string {
   const place = ({ rows: [first] }: Mounted) => rows.findIndex(([row]) => row === first);
   const lines = mounted.toSorted((one, other) => place(one) - place(other)).map(lineOf);
   return [
-    "| row | the attacker … | countermeasure | taken out by | test |",
-    "| --- | --- | --- | --- | --- |",
+    "| row | the attacker … | countermeasure | taken out by | provider | test |",
+    "| --- | --- | --- | --- | --- | --- |",
     ...lines,
   ].join("\n");
 }
 
-function lineOf({ rows, attack, countermeasure, without, file }: Mounted): string {
-  const taken = "instead" in without ? without.instead : `– ${without.impossible}`;
+function lineOf(mounted: Mounted): string {
+  const { rows, attack, countermeasure, takenOutBy, providers, file } = mounted;
   const name = file.replace(/_test\.ts$/, "");
-  const cells = [rows.join(", "), attack, countermeasure, taken];
+  const cells = [rows.join(", "), attack, countermeasure, takenOutBy, providers.join(", ")];
   return `| ${cells.join(" | ")} | [${name}](tests/attacks/${file}) |`;
 }
 
@@ -80,5 +96,3 @@ else if (after !== before) {
   console.error("README.md is not up to date: deno run -A tests/attacks/readme_table.ts");
   Deno.exitCode = 1;
 }
-// Parts of libraries that tests load would keep this program running.
-Deno.exit();
