@@ -46,7 +46,8 @@ export async function run(
   };
 }
 
-function recordsOf(text: string): Record<string, unknown>[] {
+/** The objects that a run with `--json` has printed. */
+export function recordsOf(text: string): Record<string, unknown>[] {
   return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
 }
 

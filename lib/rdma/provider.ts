@@ -1,7 +1,7 @@
 import ipaddr from "ipaddr.js";
 import { RdmaError, UsageError } from "../errors.ts";
 import type { Device, Provider } from "./device.ts";
-import { type DeviceReport, reportOn } from "./device_report.ts";
+import { type DeviceReport, reportOn, type ReportOptions } from "./device_report.ts";
 import type { PortSelection } from "./port_selection.ts";
 import { ROCE_PREFIX, RoceDevice } from "./roce/device.ts";
 import { VerbsDevice } from "./verbs/device.ts";
@@ -36,13 +36,13 @@ export function openDevice(name: string, options: { standardPort?: boolean } = {
 }
 
 /** All RDMA devices, and the embedded provider on each address of this host that it can use. */
-export function listDevices(): DeviceReport[] {
+export function listDevices(options?: ReportOptions): DeviceReport[] {
   const addresses = Deno.networkInterfaces().map(({ address }) => address)
     .filter((address) => rangeOf(address) !== "linkLocal");
   return [
-    ...verbsDevices(),
+    ...verbsDevices(options),
     ...addresses.map((address) =>
-      reportOn("roce", `${ROCE_PREFIX}${address}`, () => look(address))
+      reportOn("roce", `${ROCE_PREFIX}${address}`, () => look(address), options)
     ),
   ];
 }
@@ -107,9 +107,9 @@ function look(address: string): RoceDevice {
   return new RoceDevice(address, { standardPort: false });
 }
 
-function verbsDevices(): DeviceReport[] {
+function verbsDevices(options?: ReportOptions): DeviceReport[] {
   try {
-    return listVerbsDevices();
+    return listVerbsDevices(options);
   } catch (error) {
     if (error instanceof RdmaError) return [];
     throw error;

@@ -153,7 +153,8 @@ const watched = [
   Counter.RESP_REMOTE_ACCESS_ERRORS,
 ];
 
-// Of a device's numbers the program says how much is random, and what it counts is the kernel's.
+// Of a device's numbers `verbseal devices` says what is left to guess (lib/rdma/predictability.ts),
+// and what a device counts is the kernel's.
 if (provider.name === "roce") {
   attackTest<Numbers>({
     rows: ["V5"],

@@ -21,6 +21,7 @@ interface Devices {
     readonly provider: string;
     readonly name: string;
     readonly ports?: { readonly activeMtu: number; readonly gids: { readonly gid: string }[] }[];
+    readonly numbers?: Record<"rkeys" | "qpns", { width: number; bitsToGuess: number }>;
   }[];
   readonly embeddedPorts: {
     readonly address: string;
@@ -47,9 +48,18 @@ Deno.test("without RDMA libraries auto is the embedded provider, and devices say
   assert(loopback!.ports![0]!.activeMtu >= 1024);
 });
 
+Deno.test("devices says that nothing of the embedded provider's rkeys and QPNs can be predicted", async () => {
+  const { stdout } = await withoutLibraries("devices", "--json");
+  const { devices }: Devices = JSON.parse(stdout);
+  for (const { numbers } of devices) {
+    const found = [numbers?.rkeys, numbers?.qpns].map((each) => [each?.width, each?.bitsToGuess]);
+    assertEquals(found, [[32, 32], [24, 24]]);
+  }
+});
+
 Deno.test("devices tells people what the embedded provider can use and how to get a port", async () => {
   const { stdout } = await withoutLibraries("devices");
-  assertMatch(stdout, /^roce:127\.0\.0\.1: embedded, MTU \d+$/m);
+  assertMatch(stdout, /^roce:127\.0\.0\.1: embedded, MTU \d+\n {2}rkeys: no rule found, 32 bits/m);
   assertMatch(stdout, /^--device auto would use the embedded provider .*cannot be loaded$/m);
   assertStringIncludes(stdout, "apt-get install libibverbs1");
 });

@@ -1,13 +1,47 @@
 import { assertEquals } from "@std/assert";
-import { run } from "../program.ts";
+import { assertHeld, heldResources, run } from "../program.ts";
+import { runAsNobody } from "./nobody.ts";
 
-Deno.test("verbseal devices shows the port and says which it would use", async () => {
+/** What is looked at of what `devices --json` prints. */
+interface Devices {
+  readonly devices: {
+    readonly name: string;
+    readonly ports: { readonly state: string }[];
+    readonly numbers: Record<
+      "rkeys" | "qpns",
+      {
+        readonly bitsToGuess?: number;
+        readonly steps?: { readonly from: number; readonly to: number };
+        readonly error?: { readonly code: string; readonly message: string };
+      }
+    >;
+  }[];
+  readonly selected: { readonly device: string; readonly gid: string };
+}
+
+Deno.test("verbseal devices shows the port, which it would use, and what is predictable of it", async () => {
+  const before = await heldResources();
   const { status, records } = await run(["devices", "--json"]);
   assertEquals(status, 0);
-  const { devices, selected } = records[0] as {
-    devices: { name: string; ports: { state: string }[] }[];
-    selected: { device: string; gid: string };
-  };
-  assertEquals([devices[0]?.name, devices[0]?.ports[0]?.state], ["rxe0", "ACTIVE"]);
+  const { devices, selected } = records[0] as unknown as Devices;
+  const [device] = devices;
+  assertEquals([device?.name, device?.ports[0]?.state], ["rxe0", "ACTIVE"]);
   assertEquals([selected.device, selected.gid], ["rxe0", "::ffff:10.9.0.1"]);
+  // An index that counts, and behind it, of an rkey, 8 bits that are drawn (the kernel's rxe_mr.c).
+  const { rkeys, qpns } = device!.numbers;
+  assertEquals([rkeys.bitsToGuess! <= 9, qpns.bitsToGuess], [true, 0]);
+  assertEquals([rkeys.steps!.from >= 0x1, rkeys.steps!.to <= 0x1ff], [true, true]);
+  assertEquals(qpns.steps, { from: 1, to: 1 });
+  await assertHeld(before);
+});
+
+Deno.test("verbseal devices also tells of a device what a user without locked memory may see", async () => {
+  const { status, records } = await runAsNobody(["--memlock=0"], ["devices", "--json"]);
+  assertEquals(status, 0);
+  const { devices: [device] } = records[0] as unknown as Devices;
+  assertEquals(device?.ports[0]?.state, "ACTIVE");
+  assertEquals(
+    device?.numbers.rkeys.error?.message,
+    "ibv_reg_mr failed with ENOMEM",
+  );
 });

@@ -1,24 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { executable, reaching, type Run, type Workspace } from "../program.ts";
+import { reaching, type Workspace } from "../program.ts";
 import { assertFailed, failureTest, Shared } from "../session/failure_scene.ts";
-
-/** Runs the program as a user without any privilege. */
-async function runAsNobody(limits: string[], args: string[]): Promise<Run> {
-  const nobody = [
-    "--reuid",
-    "65534",
-    "--regid",
-    "65534",
-    "--clear-groups",
-    "--bounding-set",
-    "-all",
-  ];
-  const { code, stdout, stderr } = await new Deno.Command("setpriv", {
-    args: [...nobody, "prlimit", ...limits, executable, ...args],
-    cwd: "/",
-  }).output();
-  return { status: code, stdout, stderr: new TextDecoder().decode(stderr), records: [] };
-}
+import { runAsNobody } from "./nobody.ts";
 
 /** Arguments of a command that needs the device. */
 function echo(workspace: Workspace): string[] {

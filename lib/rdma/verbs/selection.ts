@@ -1,7 +1,7 @@
 import { RdmaError } from "../../errors.ts";
 import { type Gid, gidOfAddress } from "../address.ts";
 import type { DeviceLimits, GidEntry, Port } from "../device.ts";
-import { type DeviceReport, reportOn } from "../device_report.ts";
+import { type DeviceReport, reportOn, type ReportOptions } from "../device_report.ts";
 import type { PortSelection } from "../port_selection.ts";
 import { resolveLocal } from "./address_resolution.ts";
 import { VerbsDevice, verbsDeviceNames } from "./device.ts";
@@ -18,9 +18,9 @@ interface DevicePort {
  *
  * @throws RdmaError when a library is missing
  */
-export function listVerbsDevices(): DeviceReport[] {
+export function listVerbsDevices(options?: ReportOptions): DeviceReport[] {
   return withLibraries(() =>
-    verbsDeviceNames().map((name) => reportOn("verbs", name, () => new VerbsDevice(name)))
+    verbsDeviceNames().map((name) => reportOn("verbs", name, () => new VerbsDevice(name), options))
   );
 }
 
