@@ -245,6 +245,13 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  fchmod: {
+    parameters: [
+      "i32", // int fd
+      "u32", // mode_t mode
+    ],
+    result: "i32",
+  },
   statx: {
     parameters: [
       "i32", // int dirfd
@@ -486,6 +493,7 @@ export const C = {
   O_PATH: 0o10000000,
   AT_FDCWD: -100,
   AT_EMPTY_PATH: 0x1000,
+  AT_SYMLINK_NOFOLLOW: 0x100,
   AT_SYMLINK_FOLLOW: 0x400,
   LOCK_SH: 1,
   LOCK_EX: 2,

@@ -3,11 +3,13 @@ import { cString, pointerAt, pointerOf } from "../../ffi/layout.ts";
 import { C, check, errno, libc, openHow, statxBuffer, SystemError } from "../../ffi/libc.ts";
 import type { Memory } from "../../ffi/memory.ts";
 import { VerbsealError } from "../errors.ts";
+import { umask } from "./umask.ts";
 
 /** What a path may not do below a root: leave it, by `..`, as an absolute path or by a link (openat2(2)). */
 const CONFINED = C.RESOLVE_BENEATH | C.RESOLVE_NO_SYMLINKS | C.RESOLVE_NO_MAGICLINKS;
 
-const FILE_MODE = 0o644;
+/** Mode of a file in the making: nobody else reads what is not whole, or was not compared. */
+const UNFINISHED_MODE = 0o600;
 
 /** Sentences for the error numbers that users meet. */
 const reasons: Readonly<Record<string, [text: string, remedy: string]>> = {
@@ -44,7 +46,7 @@ function failure(path: string, error: unknown): unknown {
 /** Opens relative to a directory; the descriptor closes when the program executes another one. */
 function openAt(directory: number, name: string, flags: number, resolve: number): number {
   const how = openHow.allocate().set("flags", BigInt(flags | C.O_CLOEXEC))
-    .set("mode", flags & C.O_CREAT ? BigInt(FILE_MODE) : 0n)
+    .set("mode", flags & C.O_CREAT ? BigInt(UNFINISHED_MODE) : 0n)
     .set("resolve", BigInt(resolve));
   const path = cString(name);
   return check(
@@ -146,7 +148,7 @@ async function sync(fd: number): Promise<void> {
   throw new SystemError("fsync", libc().fsync(fd) < 0 ? errno() : constants.errno.EIO);
 }
 
-/** A file in the making: under a temporary name until it is committed, gone if it never is. */
+/** A file in the making: under a temporary name, its user's alone, until it is committed; gone if it never is. */
 export class NewFile implements Disposable {
   #temporary: string | undefined;
 
@@ -159,10 +161,15 @@ export class NewFile implements Disposable {
     this.#temporary = temporary;
   }
 
-  /** Puts the file under its name; resolves when file and name are on disk. */
+  /**
+   * Puts the file under its name, with the mode that scp(1) and rsync(1) leave it without -p; resolves
+   * when file and name are on disk.
+   */
   async commit(): Promise<void> {
-    await this.file.sync();
     const { directory, name } = this;
+    // Where it fails, as on FAT, which keeps no modes, the file is no more open than it was.
+    libc().fchmod(this.file.fd, finalMode(directory, name));
+    await this.file.sync();
     try {
       check(
         "renameat",
@@ -183,6 +190,17 @@ export class NewFile implements Disposable {
     this.file[Symbol.dispose]();
     libc().close(this.directory);
   }
+}
+
+/** The mode of the regular file that is replaced; of a new one what the umask leaves. */
+function finalMode(directory: number, name: string): number {
+  const status = statxBuffer.allocate();
+  const mask = C.STATX_TYPE | C.STATX_MODE;
+  const flags = C.AT_SYMLINK_NOFOLLOW;
+  const found = libc().statx(directory, cString(name), flags, mask, status.pointer) === 0;
+  const mode = status.get("stx_mode");
+  const replaces = found && (mode & C.S_IFMT) === C.S_IFREG;
+  return replaces ? mode & 0o777 : 0o666 & ~umask();
 }
 
 /** A name is only as durable as its directory (fsync(2)). O_PATH descriptors cannot be synced. */

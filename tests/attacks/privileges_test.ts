@@ -154,6 +154,27 @@ attackTest<(certificates: CertificateSet, directory: string) => Promise<unknown>
   },
 });
 
+attackTest<(directory: string) => Disposable>({
+  rows: ["7"],
+  attack: "is another user of the host, and reads what has come of a file so far",
+  countermeasure: "unfinished files are their owner's alone",
+  against: (directory) => new Directory(directory, { confined: true }).createFile("file"),
+  without: {
+    instead: "an unfinished file that is created as other files are",
+    against: (directory) => Deno.createSync(join(directory, "part")),
+  },
+  async mount(create) {
+    const directory = await Deno.makeTempDir({ prefix: "verbseal-" });
+    try {
+      using _unfinished = create(directory);
+      const [{ name }] = [...Deno.readDirSync(directory)] as [Deno.DirEntry];
+      return (Deno.statSync(join(directory, name)).mode! & 0o077) !== 0;
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
 // Of a device, its driver and the kernel see to it.
 if (provider.name === "roce") {
   attackTest<string>({

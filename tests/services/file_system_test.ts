@@ -58,6 +58,11 @@ async function write(target: NewFile, text: string): Promise<void> {
   await target.file.write(memory, 0, text.length, 0);
 }
 
+/** Permissions of a file. */
+function mode(path: string): number {
+  return Deno.statSync(path).mode! & 0o7777;
+}
+
 function code(attempt: () => unknown): string {
   return assertThrows(attempt, FileError).code;
 }
@@ -152,6 +157,36 @@ Deno.test("a file appears under its name when it is committed, and not before", 
   await target.commit();
   assertEquals(Deno.readTextFileSync(tree.path("root", "file")), "replacement");
   assertEquals(tree.names(tree.root).length, 3);
+});
+
+Deno.test("a file is its user's alone until it is committed, and then as the umask lets it be", async () => {
+  using tree = new Tree();
+  using target = tree.directory.createFile("inner/new");
+  await write(target, "half");
+  const part = tree.names().find((name) => name.endsWith(".part"))!;
+  assertEquals(mode(part), 0o600);
+  await target.commit();
+  assertEquals(mode(tree.path("root", "inner", "new")), 0o666 & ~Deno.umask());
+});
+
+Deno.test("a file that is replaced passes its mode on, and never the right to be another user", async () => {
+  using tree = new Tree();
+  for (const before of [0o600, 0o640, 0o4777]) {
+    Deno.chmodSync(tree.path("root", "file"), before);
+    using target = tree.directory.createFile("file");
+    await write(target, "replacement");
+    await target.commit();
+    assertEquals(mode(tree.path("root", "file")), before & 0o777);
+  }
+});
+
+Deno.test("the umask is what the process was started with", async () => {
+  const module = new URL("../../lib/services/umask.ts", import.meta.url).href;
+  const script = `console.log((await import("${module}")).umask())`;
+  const { stdout } = await new Deno.Command("sh", {
+    args: ["-c", 'umask 027 && exec "$0" eval --no-check "$1"', Deno.execPath(), script],
+  }).output();
+  assertEquals(new TextDecoder().decode(stdout), `${0o027}\n`);
 });
 
 Deno.test("a file that is not committed leaves nothing, and no descriptor stays open", async () => {

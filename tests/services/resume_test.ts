@@ -1,6 +1,7 @@
 /** Puts and gets whose queue pair or connection ends in the middle. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { dirname, join } from "node:path";
 import { inSessions } from "../../lib/cli/reconnect.ts";
 import { VerbsealError } from "../../lib/errors.ts";
 import type { Client } from "../../lib/services/client.ts";
@@ -55,6 +56,17 @@ async function transferOf(
   return { unfinished, source, target };
 }
 
+/** Files in the making. */
+function partsBeside(target: string): string[] {
+  const folder = dirname(target);
+  return [...Deno.readDirSync(folder)].filter(({ name }) => name.endsWith(".part"))
+    .map(({ name }) => join(folder, name));
+}
+
+function permissions(path: string): number {
+  return Deno.statSync(path).mode! & 0o777;
+}
+
 function replacements({ log }: RunningServer): number {
   return log.filter(({ message }) => message === "queue pair replaced").length;
 }
@@ -68,7 +80,11 @@ for (const operation of ["put", "get"] as const) {
       const server = await scene.server();
       const client = await scene.client(server);
       let attack: Promise<void> | undefined;
-      const watch = new Watch(() => attack = intruder.attack("server", client, { sent: 4 }));
+      let unfinishedModes: number[] = [];
+      const watch = new Watch(() => {
+        unfinishedModes = partsBeside(target).map(permissions);
+        attack = intruder.attack("server", client, { sent: 4 });
+      });
       const { unfinished, source, target } = await transferOf(scene, operation, watch);
       using _closing = unfinished;
       const { session, files } = client;
@@ -76,6 +92,7 @@ for (const operation of ["put", "get"] as const) {
       await attack;
       assertEquals(moved, { size: SIZE, sha256: await sha256(source) });
       assertEquals(await sha256(target), moved.sha256);
+      assertEquals([unfinishedModes, permissions(target)], [[0o600], 0o666 & ~Deno.umask()]);
       assertEquals(replacements(server), 1);
       watch.assertResumed();
       assertEquals(names(scene.workspace.root), ["far"]);
