@@ -57,7 +57,11 @@ export interface ClientStreams {
   readonly openDataPath: (options: DataPathOptions) => StreamPath;
 }
 
-/** An established session with a server. Disposing it says BYE and frees everything. */
+/**
+ * An established session with a server. Disposing it says BYE and frees everything; where this side has
+ * ended it, by a record that does not open for one, it says why: the server keeps what is to be gone on
+ * with, and has the reason in its log.
+ */
 export class ClientSession implements AsyncDisposable {
   /** The port of this side's queue pair, where there is one. */
   readonly port: PortChoice | undefined;
@@ -65,6 +69,8 @@ export class ClientSession implements AsyncDisposable {
   readonly #path: SessionPath;
   readonly #loop: ControlLoop;
   readonly #running: Promise<never>;
+  /** Why the data path could not go on. */
+  #failure: unknown;
 
   private constructor(
     connection: ControlConnection,
@@ -173,7 +179,10 @@ export class ClientSession implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#connection.sendLast({ name: "BYE", body: {} }); // closing sends what was written
+    // Closing sends what was written.
+    this.#connection.sendLast(
+      this.#failure === undefined ? { name: "BYE", body: {} } : errorMessage(this.#failure),
+    );
     const closing = this.#connection.close();
     await this.#path.close();
     await closing;
@@ -181,6 +190,7 @@ export class ClientSession implements AsyncDisposable {
 
   async #run(): Promise<never> {
     const path = this.#path.run({ interrupted: (why) => this.#loop.interrupt(why) });
+    path.catch((error) => this.#failure = error);
     const farewell = await Promise.race([this.#loop.run(), path]);
     // Who has got an answer just before the server left does something with it first.
     await new Promise((resolve) => setTimeout(resolve));

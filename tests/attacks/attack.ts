@@ -4,6 +4,7 @@
  * succeed, or the first would show nothing. README's table is made of what is declared here.
  */
 import { assert } from "@std/assert";
+import { provider, type TestProvider } from "../provider.ts";
 import type { Row } from "./rows.ts";
 
 /** What takes a countermeasure out, or why nothing does. */
@@ -16,6 +17,8 @@ export interface Attack<System> {
   /** What the attacker does, as the end of "the attacker …". */
   readonly attack: string;
   readonly countermeasure: string;
+  /** The only one that it is mounted on, where others meet it in another way. */
+  readonly provider?: TestProvider["name"];
   /** What it is mounted on first: the program as it is shipped. */
   readonly against: System;
   readonly without: Without<System>;
@@ -37,6 +40,7 @@ export function declaredAttacks(): readonly DeclaredAttack[] {
 export function attackTest<System>(attack: Attack<System>): void {
   const { mount, against, ...row } = attack;
   declared.push(row);
+  if (attack.provider !== undefined && attack.provider !== provider.name) return;
   const name = `${row.rows.join(", ")}: the attacker ${row.attack}`;
   define(`${name}: fails`, async () => {
     assert(!await mount(against), `succeeded in spite of ${row.countermeasure}`);

@@ -1,8 +1,10 @@
 /** Attacks that end a queue pair. */
 import { join } from "node:path";
 import { deadline } from "@std/async/deadline";
-import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { headerBytesOf, ICRC_BYTES, PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { inSessions } from "../../lib/cli/reconnect.ts";
+import { Download, Upload } from "../../lib/services/unfinished_transfers.ts";
 import { randomFile, sha256 } from "../program.ts";
 import { provider } from "../provider.ts";
 import { Intruder } from "../session/intruder.ts";
@@ -10,6 +12,7 @@ import { attackTest } from "./attack.ts";
 import { unreplaced } from "./careless_path.ts";
 import { ExposedSession } from "./exposed_session.ts";
 import { PacketAttacker, reth } from "./packet_attacker.ts";
+import { tapped } from "./wire_tap.ts";
 import { System, type SystemOptions } from "./system.ts";
 
 /** A WRITE of four bytes to memory that nobody lent. */
@@ -93,3 +96,108 @@ if (provider.name === "roce") {
 }
 
 const FILE_BYTES = 2 ** 24;
+
+type Tampering = "forged" | "replayed";
+
+/** Once it is armed, makes one record on its way another one: with a bit changed, or one that came by before. */
+class Tamperer {
+  armed = false;
+  done = false;
+  /** Records that came by, by their length. */
+  readonly #earlier = new Map<number, Uint8Array>();
+  /** Sequence of the record that came last. */
+  #last = -1;
+
+  constructor(private readonly tampering: Tampering) {}
+
+  readonly look = (packet: Uint8Array): void => {
+    const opcode = packet[0]!;
+    if (opcode !== PacketOpcode.SEND_ONLY || this.done) return;
+    const record = packet.subarray(headerBytesOf(opcode), -ICRC_BYTES);
+    const sequence = new DataView(record.buffer, record.byteOffset).getUint32(4);
+    // Of what the transport repeats the receiver has had the first already.
+    if (sequence <= this.#last) return;
+    this.#last = sequence;
+    const other = this.armed ? this.#otherFor(record) : undefined;
+    this.#earlier.set(record.length, record.slice());
+    if (!other) return;
+    record.set(other);
+    this.done = true;
+  };
+
+  #otherFor(record: Uint8Array): Uint8Array | undefined {
+    if (this.tampering === "replayed") return this.#earlier.get(record.length);
+    const last = record.length - 1;
+    return record.with(last, record[last]! ^ 1);
+  }
+}
+
+/** A file that is put or got while somebody tampers with a message on its way to one side. */
+interface Transfer {
+  readonly operation: "put" | "get";
+  readonly to: "client" | "server";
+  readonly tampering: Tampering;
+  /** For which the client tries to come back. */
+  readonly seconds: number;
+}
+
+/** Whether the file arrives all the same, the second session going on where the first one was. */
+async function arrives({ operation, to, tampering, seconds }: Transfer): Promise<boolean> {
+  const tamperer = new Tamperer(tampering);
+  await using system = await System.start({
+    seal: "required",
+    dataPath: tapped(tamperer.look, to),
+  });
+  const [near, far] = [join(system.root, "near"), join(system.root, "far")];
+  const [source, target] = operation === "put" ? [near, far] : [far, near];
+  await randomFile(source, FILE_BYTES);
+  const moved: number[] = [];
+  const progress = (bytes: number) => {
+    moved.push(bytes);
+    tamperer.armed ||= bytes > FILE_BYTES / 4;
+  };
+  using unfinished = operation === "put"
+    ? new Upload(near, "far", progress)
+    : new Download("far", near, progress);
+  const { signal } = new AbortController();
+  const open = (_signal: AbortSignal, resume?: string) => system.client({ resume });
+  const moving = inSessions({ open, signal, seconds }, async ({ session, files }, losses) => {
+    await files.move(session, unfinished);
+    return losses;
+  });
+  const losses = await moving.catch(() => undefined);
+  const found = system.log.lines("reason", "detail").join().includes(`record_${tampering}`);
+  if (!tamperer.done || !found) throw new Error("nobody has found what was tampered with");
+  const resumed = moved.every((bytes, index) => index === 0 || bytes >= moved[index - 1]!);
+  return losses === 1 && resumed && await sha256(target) === await sha256(source);
+}
+
+const tamperings: readonly [Tampering, attack: string, countermeasure: string][] = [
+  [
+    "forged",
+    "ends a put or get by changing a message on its way to either side",
+    "the client comes back, and the transfer goes on from where it was",
+  ],
+  [
+    "replayed",
+    "ends a put or get by a message that it has seen before",
+    "no byte of it is used; the client comes back, and the transfer goes on",
+  ],
+];
+
+for (const [tampering, attack, countermeasure] of tamperings) {
+  attackTest<Pick<Transfer, "seconds">>({
+    ...{ rows: ["5.1.2"], attack, countermeasure },
+    provider: "roce",
+    against: { seconds: 20 },
+    without: { instead: "a client that does not come back", against: { seconds: 0 } },
+    async mount({ seconds }) {
+      for (const operation of ["put", "get"] as const) {
+        for (const to of ["client", "server"] as const) {
+          if (!await arrives({ operation, to, tampering, seconds })) return true;
+        }
+      }
+      return false;
+    },
+  });
+}

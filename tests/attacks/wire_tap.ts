@@ -68,15 +68,27 @@ class WireTap {
   }
 }
 
-/** A data path of the server whose client's packets pass by the attacker. */
-export function tapped(look: Look): (path: QueuePairPath) => QueuePairPath {
+/**
+ * A data path of the server with the attacker between it and its client.
+ *
+ * @param to whose way the packets are on that it looks at
+ */
+export function tapped(
+  look: Look,
+  to: "client" | "server" = "server",
+): (path: QueuePairPath) => QueuePairPath {
   return (path) => {
     let tap: WireTap | undefined;
+    const tapOf = (numbers: LocalQueuePair) => tap = new WireTap(numbers, look);
     return changed(path, {
       async allocate() {
         const own = await path.allocate();
-        tap = new WireTap(own, look);
-        return { ...own, udpPort: tap.port };
+        return to === "server" ? { ...own, udpPort: tapOf(own).port } : own;
+      },
+      connect(order) {
+        const { remote } = order;
+        if (to === "server") return path.connect(order);
+        return path.connect({ ...order, remote: { ...remote, udpPort: tapOf(remote).port } });
       },
       close(reason) {
         tap?.close();
