@@ -23,6 +23,18 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  mincore: {
+    parameters: [
+      "pointer", // void *addr
+      "usize", // size_t length
+      "buffer", // unsigned char *vec
+    ],
+    result: "i32",
+  },
+  getpagesize: {
+    parameters: [],
+    result: "i32",
+  },
   epoll_create1: {
     parameters: [
       "i32", // int flags

@@ -45,9 +45,23 @@ export class Memory implements Disposable {
 
   [Symbol.dispose](): void {
     if (this.#mapped === 0) return;
-    this.bytes.fill(0);
+    this.#wipe();
     this.bytes.buffer.transfer(0);
     libc().munmap(this.pointer, BigInt(this.#mapped));
     this.#mapped = 0;
+  }
+
+  /**
+   * Pages that nobody has touched hold nothing, and the system would have to find memory for them
+   * only to have it back: whoever asks for many small files would keep it busy with that.
+   */
+  #wipe(): void {
+    const page = libc().getpagesize();
+    const there = new Uint8Array(Math.ceil(this.#mapped / page));
+    const known = libc().mincore(this.pointer, BigInt(this.#mapped), there) === 0;
+    for (let index = 0; index < there.length; index++) {
+      const begin = index * page;
+      if (!known || there[index]! & 1) this.bytes.fill(0, begin, begin + page);
+    }
   }
 }

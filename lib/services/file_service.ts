@@ -93,8 +93,9 @@ class FileService implements SessionService {
     );
   }
 
-  // deno-lint-ignore require-await -- refusals become rejections
   async request(body: unknown): Promise<unknown> {
+    // A transfer registers memory as a grant does, and a small one comes to little more than that.
+    await this.access.grantTurn?.();
     this.access.signal.throwIfAborted();
     const request = parse(fileRequest, body);
     requireAccess(this.access.permissions, request.operation === "put" ? "write" : "read");

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { libc, SystemError } from "../../ffi/libc.ts";
 import { Memory } from "../../ffi/memory.ts";
 
@@ -20,3 +20,18 @@ Deno.test("memory that the system does not have is refused by name", () => {
   const error = assertThrows(() => new Memory(2 ** 52), SystemError);
   assertEquals([error.call, error.code], ["mmap", "ENOMEM"]);
 });
+
+Deno.test("memory takes no more of the system's than was written to, also at its end", async () => {
+  const before = await mostResident();
+  for (let count = 0; count < 2; count++) {
+    using memory = new Memory(2 ** 30);
+    memory.bytes[2 ** 29] = 1;
+  }
+  assert(await mostResident() - before < 2 ** 28);
+});
+
+/** Bytes of this process's own that were in memory at once, at most (VmHWM of proc(5)). */
+async function mostResident(): Promise<number> {
+  const [, kilobytes] = /VmHWM:\s+(\d+) kB/.exec(await Deno.readTextFile("/proc/self/status"))!;
+  return Number(kilobytes) * 1024;
+}
