@@ -151,6 +151,7 @@ async function sync(fd: number): Promise<void> {
 /** A file in the making: under a temporary name, its user's alone, until it is committed; gone if it never is. */
 export class NewFile implements Disposable {
   #temporary: string | undefined;
+  #disposed = false;
 
   constructor(
     readonly file: RegularFile,
@@ -183,6 +184,9 @@ export class NewFile implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // The descriptors may be others' by the second time.
+    if (this.#disposed) return;
+    this.#disposed = true;
     if (this.#temporary !== undefined) {
       libc().unlinkat(this.directory, cString(this.#temporary), 0);
       this.#temporary = undefined;

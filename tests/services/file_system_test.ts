@@ -224,3 +224,16 @@ Deno.test("errors of the system come as sentences about the file", async () => {
   );
   assertEquals(error.code, "EFBIG");
 });
+
+Deno.test("a new file that is given up twice closes no descriptor that is another's by then", () => {
+  using tree = new Tree();
+  const target = tree.directory.createFile("given-up");
+  target[Symbol.dispose]();
+  using others = new DisposableStack();
+  for (let count = 0; count < 4; count++) {
+    others.adopt(Deno.openSync(tree.path("root", "file")), (file) => file.close());
+  }
+  const before = openDescriptors();
+  target[Symbol.dispose]();
+  assertEquals(openDescriptors(), before);
+});
