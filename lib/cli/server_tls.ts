@@ -6,7 +6,7 @@ import { loadPolicy } from "../security/policy_file.ts";
 import type { Policy } from "../security/policy.ts";
 import { logger } from "../telemetry/log.ts";
 import type { TlsConnection, TlsListener } from "../tls/connection.ts";
-import { daysUntil, warningDays } from "../tls/expiry.ts";
+import { daysUntil, expiryPause, warningDays } from "../tls/expiry.ts";
 import { OcspClient } from "../tls/ocsp_client.ts";
 import { checkRevocation, type OcspMode, ocspModes } from "../tls/revocation.ts";
 import { isPkcs11Uri } from "../tls/pkcs11_uri.ts";
@@ -25,9 +25,6 @@ const log = logger("server");
 /** How often files that do not fit are read again before they are given up, and after how long. */
 const attempts = 10;
 const attemptMilliseconds = 200;
-
-/** How often the server looks whether its certificate is about to expire, in milliseconds. */
-const expiryMilliseconds = 86_400_000;
 
 /** What the options of a server's TLS leave. */
 export interface ServerTlsOptions extends TlsSettingsOptions {
@@ -89,6 +86,8 @@ export class ServerTls implements Disposable {
   #again = false;
   #ended = false;
   #audit: Audit | undefined;
+  /** Timer of the next look at the certificate's end. */
+  #expiry: number | undefined;
 
   private constructor(
     options: ServerTlsOptions,
@@ -98,6 +97,7 @@ export class ServerTls implements Disposable {
     watching: DisposableStack,
   ) {
     this.#running = watching;
+    this.#running.defer(() => clearTimeout(this.#expiry));
     this.#options = options;
     this.#files = files;
     this.#credentials = credentials;
@@ -178,8 +178,6 @@ export class ServerTls implements Disposable {
     this.#listeners = listeners;
     this.#audit = audit;
     this.#warnOfExpiry();
-    const timer = setInterval(() => this.#warnOfExpiry(), expiryMilliseconds);
-    this.#running.defer(() => clearInterval(timer));
   }
 
   [Symbol.dispose](): void {
@@ -261,7 +259,11 @@ export class ServerTls implements Disposable {
 
   #warnOfExpiry(): void {
     const { validTo } = this.#credentials.certificate;
-    const days = daysUntil(new Date(validTo), Date.now());
+    const end = new Date(validTo);
+    const now = Date.now();
+    clearTimeout(this.#expiry);
+    this.#expiry = setTimeout(() => this.#warnOfExpiry(), expiryPause(end, now));
+    const days = daysUntil(end, now);
     if (days >= warningDays) return;
     log.warning("the server's certificate is about to expire", {
       file: this.#files.cert,

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RefusedError, TlsError } from "../../lib/errors.ts";
+import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { run, RunningServer, Workspace } from "../program.ts";
 import { openClient } from "../client.ts";
@@ -127,13 +128,17 @@ verbsTest("clients' authorities change for new clients, and no session ends", as
   assertEquals(await client.messages.ask("ECHO", question), question);
 });
 
-verbsTest("a certificate that is about to expire is warned of", async () => {
-  await using workspace = await Workspace.create("localhost");
-  await using server = await RunningServer.start(workspace);
-  const line = await server.logged(({ level }) => level === "warning");
-  assert(line.message.includes("about to expire"));
-  assertEquals(line["days"], 0);
-});
+for (const [days, warned] of [[13, true], [15, false]] as const) {
+  verbsTest(`a certificate for ${days} more days is ${warned ? "" : "not "}warned of`, async () => {
+    await using workspace = await Workspace.create();
+    const certificates = await createCertificates({ hosts: ["localhost"], days });
+    await writeCertificates(workspace.file("certs"), certificates, { overwrite: true });
+    await using server = await RunningServer.start(workspace);
+    await server.stop();
+    const warnings = server.log.filter(({ message }) => message.includes("about to expire"));
+    assertEquals(warnings.map(({ days }) => days), warned ? [12] : []);
+  });
+}
 
 verbsTest("a client is asked for a certificate, and what it shows is in the log", async () => {
   await using workspace = await Workspace.create("localhost");
