@@ -53,7 +53,7 @@ export class TlsContext implements Disposable {
     const { TLS_server_method, TLS_client_method, SSL_CTX_new } = libssl();
     const method = side === "server" ? TLS_server_method() : TLS_client_method();
     const pointer = SSL_CTX_new(method);
-    if (pointer === null) throw refusedBy("SSL_CTX_new");
+    if (pointer === null) throw refusedBy("a context (SSL_CTX_new)", lookAtConfiguration);
     this.pointer = pointer;
     try {
       this.#configure(options);
@@ -156,7 +156,7 @@ export class TlsContext implements Disposable {
 
   #control(command: number, value: number): void {
     if (libssl().SSL_CTX_ctrl(this.pointer, command, BigInt(value), null) !== 1n) {
-      throw refusedBy("SSL_CTX_ctrl");
+      throw refusedBy("the TLS version (SSL_CTX_ctrl)", lookAtConfiguration);
     }
   }
 
@@ -165,11 +165,11 @@ export class TlsContext implements Disposable {
     const modern = ciphers.filter((name) => name.startsWith("TLS_"));
     const older = ciphers.filter((name) => !name.startsWith("TLS_"));
     if (SSL_CTX_set_ciphersuites(this.pointer, cString(modern.join(":"))) !== 1) {
-      throw refusedBy("SSL_CTX_set_ciphersuites");
+      throw refusedBy(`the ciphers ${modern.join(", ")}`, nameOtherCiphers);
     }
     // An empty list is refused. Without suites of its own TLS 1.2 fails in the handshake.
     if (older.length > 0 && SSL_CTX_set_cipher_list(this.pointer, cString(older.join(":"))) !== 1) {
-      throw refusedBy("SSL_CTX_set_cipher_list");
+      throw refusedBy(`the ciphers ${older.join(", ")}`, nameOtherCiphers);
     }
     if (older.length === 0) {
       this.#control(SSL.SSL_CTRL_SET_MIN_PROTO_VERSION, SSL.TLS1_3_VERSION);
@@ -328,11 +328,16 @@ function readAll(pem: string, kind: "X509" | "CRL" | "PrivateKey"): CryptoObject
   return found;
 }
 
-function refusedBy(what: string): TlsError {
+/** What to do about a refusal that no file of the user's has to do with. */
+const lookAtConfiguration =
+  "Look at OpenSSL's configuration, openssl.cnf in the folder that openssl version -d prints, and " +
+  "whether libssl3 is whole";
+const nameOtherCiphers = "Name others with --tls-ciphers: openssl ciphers -v lists those it has";
+
+function refusedBy(
+  what: string,
+  remedy = "Look at the file with openssl x509 -text, openssl pkey -text or openssl crl -text",
+): TlsError {
   const why = takeError()?.text ?? "for no reason that it told";
-  return new TlsError(
-    "openssl",
-    `OpenSSL does not take ${what}: ${why}`,
-    "Look at the file with openssl x509 -text or openssl pkey -text",
-  );
+  return new TlsError("openssl", `OpenSSL does not take ${what}: ${why}`, remedy);
 }
