@@ -15,6 +15,7 @@ import { logger } from "../telemetry/log.ts";
 import { dial, dialerBackend } from "../tls/backend.ts";
 import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
 import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
+import { kernelTlsRemedy } from "../tls/kernel_statistics.ts";
 import type { DialOptions, TlsSettings } from "../tls/options.ts";
 import type { OcspMode } from "../tls/revocation.ts";
 import { peerIdentity } from "../tls/peer_identity.ts";
@@ -176,7 +177,7 @@ function warnOfUserSpace(agreed: Established): void {
   if (agreed.transport !== "ktls" || (agreed.kernel.send && agreed.kernel.receive)) return;
   log.warning("this process seals ktls data itself, where the kernel does not", {
     ktls: kernelText(agreed.kernel),
-    remedy: "load the kernel module tls: modprobe tls",
+    remedy: kernelTlsRemedy(agreed.handshake),
   });
 }
 

@@ -2,7 +2,11 @@ import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { libc } from "../../ffi/libc.ts";
 import { TlsError } from "../../lib/errors.ts";
-import { kernelTlsStatistics, parseKernelTlsStatistics } from "../../lib/tls/kernel_statistics.ts";
+import {
+  kernelTlsRemedy,
+  kernelTlsStatistics,
+  parseKernelTlsStatistics,
+} from "../../lib/tls/kernel_statistics.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
@@ -57,11 +61,24 @@ Deno.test("a line that is not a name and a number is refused", () => {
 Deno.test("without the module tls there are no statistics, and its loading is the remedy", () => {
   const error = assertThrows(() => kernelTlsStatistics("/proc/net/no_such_file"), TlsError);
   assertEquals(error.code, "kernel_tls_missing");
-  assertMatch(error.remedy, /modprobe tls/);
+  assertMatch(error.remedy, /modprobe (-a )?tls/);
 });
 
 Deno.test("a file that cannot be read is named, with the reason", () => {
   const error = assertThrows(() => kernelTlsStatistics("/proc/net"), TlsError);
   assertEquals(error.code, "kernel_statistics_unreadable");
   assertMatch(error.message, /^\/proc\/net cannot be read: pread failed with EISDIR$/);
+});
+
+Deno.test("what helps a connection that the kernel leaves to this process depends on why", async () => {
+  const loaded = await Deno.makeTempFile();
+  await Deno.writeTextFile(loaded, written([["TlsTxSw", 0]]));
+  const remedy = (version: string, cipher: string, path = loaded) =>
+    kernelTlsRemedy({ version, cipher, resumed: false }, path);
+  const modern = "TLS_AES_256_GCM_SHA384";
+  assertMatch(remedy("TLSv1.3", modern, "/proc/net/no_such_file"), /modprobe (-a )?tls/);
+  assertMatch(remedy("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"), /one with AES-256-GCM/);
+  assertMatch(remedy("TLSv1.3", modern), /leave out --tls-min 1\.3/);
+  assertMatch(remedy("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384"), /enable-ktls/);
+  await Deno.remove(loaded);
 });
