@@ -147,10 +147,12 @@ export class WorkerHost {
     const found = this.#queuePairs.get(session);
     if (!found) return undefined;
     this.#queuePairs.delete(session);
-    const final = await found.path.close(reason);
-    found.shared.sessions -= 1;
-    this.#closeIdleDevices();
-    return final;
+    try {
+      return await found.path.close(reason);
+    } finally {
+      found.shared.sessions -= 1;
+      this.#closeIdleDevices();
+    }
   }
 
   #closeIdleDevices(): void {
