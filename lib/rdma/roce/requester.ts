@@ -39,8 +39,11 @@ const dataOpcodes = {
 export class Requester {
   /** Nothing is sent before this time: the peer had no receive. Milliseconds. */
   resumeAt = -Infinity;
-  /** The peer was silent: one packet at a time until it answers, so that others have the window. */
-  isProbing = false;
+  /**
+   * The peer is silent, or nobody knows yet whether there is one where a client said: one packet at
+   * a time until it answers, so that others have the window.
+   */
+  isProbing = true;
   readonly #connection: Connection;
   readonly #queue: SendQueue;
   readonly #onLocalError: (error: LocalError) => void;

@@ -103,20 +103,41 @@ for (const [name, operation] of Object.entries({ WRITE: Opcode.WRITE, READ: Opco
   }
 }
 
-Deno.test("a silent peer is sent one packet at a time", () => {
-  const packets = 64;
-  const retryCount = 7;
-  using scene = new ScriptedScene();
-  const { end, heard } = scene.meet(packets * 256, { retryCount });
-  end.sends.prepare(0, 1, Opcode.SEND, SendFlag.SIGNALED)
-    .buffer(0, end.region.address, end.memory.length, end.region.lkey);
-  end.queuePair.postSend(end.sends);
-  assertEquals(heard.length, packets);
+for (const [once, atFirst] of [["never", 1], ["once", 64]] as const) {
+  Deno.test(`a silent peer that has ${once} answered is sent one packet at a time`, () => {
+    const packets = 64;
+    const retryCount = 7;
+    using scene = new ScriptedScene();
+    const peer = scene.meet(packets * 256, { retryCount });
+    const { end, heard } = peer;
+    if (once === "once") peer.answer();
+    end.sends.prepare(0, 1, Opcode.SEND, SendFlag.SIGNALED)
+      .buffer(0, end.region.address, end.memory.length, end.region.lkey);
+    end.queuePair.postSend(end.sends);
+    assertEquals(heard.length, atFirst);
 
-  scene.network.run([scene.host.port], () => end.collect());
+    scene.network.run([scene.host.port], () => end.collect());
 
-  assertEquals(heard.length, packets + retryCount);
-  assertEquals(end.sent.map(({ status }) => status), ["IBV_WC_RETRY_EXC_ERR"]);
+    assertEquals(heard.length, atFirst + retryCount);
+    assertEquals(end.sent.map(({ status }) => status), ["IBV_WC_RETRY_EXC_ERR"]);
+  });
+}
+
+Deno.test("queue pairs that are never answered leave others the window to that address", () => {
+  using hosts = new TwoHosts({ ...NO_FAULTS, latency: 0.05 });
+  const [{ port }, { port: { local: victim } }] = hosts.hosts;
+  const { window } = port.reach(victim);
+  const { bytes } = window;
+  for (let count = 0; count < 64; count++) {
+    const [one, other] = hosts.connect(SHARE_BYTES, 4096);
+    other.queuePair.modify({ state: "ERR" });
+    post(one, other, Opcode.WRITE, 1);
+  }
+  let room = Infinity;
+  hosts.run(Infinity, () => room = Math.min(room, window.room));
+  // The first packet of one at a time.
+  assert(room >= bytes - 4096, `${room} bytes of room`);
+  assertEquals(window.bytes, bytes);
 });
 
 /** Posts requests for all that there is. */

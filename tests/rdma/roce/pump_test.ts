@@ -41,6 +41,7 @@ for (const [how, end] of Object.entries(ends)) {
     using scene = new ScriptedScene();
     const one = scene.meet(LONG_BYTES, FOR_EVER);
     const other = scene.meet(LONG_BYTES, FOR_EVER);
+    one.answer();
     send(one.end, LONG_BYTES);
     scene.settle();
     send(other.end, 8);

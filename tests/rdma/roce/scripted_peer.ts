@@ -2,6 +2,8 @@
 import type { QueuePairAttributes } from "../../../lib/rdma/queue_pair.ts";
 import { Endpoint } from "../../../lib/rdma/roce/endpoint.ts";
 import { Packet } from "../../../lib/rdma/roce/headers.ts";
+import { PacketOpcode } from "../../../lib/rdma/roce/opcode.ts";
+import { Opcode } from "../../../lib/rdma/work_request.ts";
 import { Forger, type Forgery, PATH_MTU, plain } from "./forged_packet.ts";
 import { SimulatedEnd, SimulatedHost } from "./simulated_end.ts";
 import { type Faults, NO_FAULTS, SimulatedNetwork } from "./simulated_network.ts";
@@ -50,6 +52,16 @@ export class ScriptedPeer implements Disposable {
       network.carry(this.#address, this.#local, bytes);
     }
     network.run([], () => {});
+  }
+
+  /** Has the end send it a packet and acknowledges that: to who has never answered one is sent at a time. */
+  answer(): void {
+    const { sends, queuePair, region, host } = this.end;
+    sends.prepare(0, 0, Opcode.SEND, 0).buffer(0, region.address, 8, region.lkey);
+    queuePair.postSend(sends);
+    this.send({ opcode: PacketOpcode.ACKNOWLEDGE });
+    host.port.progress();
+    this.heard.length = 0;
   }
 
   /** What it was sent of one opcode. */
