@@ -5,13 +5,13 @@ export type AuditEvent =
   /** The server began, or ended in order. */
   | "started"
   | "stopped"
-  /** A client came in; was not let in, and why; its session ended, and why. */
+  /** A client came in; was not let in, and why; its session ended, why, and what services have done. */
   | "accepted"
   | "refused"
   | "ended"
   /** What the policy says of a client. */
   | "policy"
-  /** A service did something for a client, or refused to. */
+  /** A put, get or grant of memory, or that it was refused. Messages are counted, for `ended`. */
   | "service"
   /** Bytes are not what they were, or not from whom they claim to be. */
   | "integrity"
@@ -48,7 +48,7 @@ export interface Audit {
    * Records an event, in the order of calls.
    *
    * @returns resolves when the line is on disk. Wait for it before answering what must not happen
-   * unrecorded: letting a client in, and every call of a service. Whoever does not wait loses nothing.
+   * unrecorded: letting a client in, and every put, get and grant. Whoever does not wait loses nothing.
    * Rejects with {@linkcode auditRefusal} when it cannot be written now.
    */
   record(entry: AuditEntry): Promise<void>;

@@ -41,8 +41,9 @@ interface Batch {
  * **When is a line on disk?** Lines that wait are written together and synced (fdatasync); then their
  * promises resolve, and the head is replaced. The next lines gather meanwhile: however many sessions
  * wait there is one sync at a time, on another thread, and the event loop never waits. Who is let in
- * is on disk before WELCOME is sent, and what a service did before its REPLY: no client has an answer
- * that the log does not know. Endings and refusals are not waited for.
+ * is on disk before WELCOME is sent, and what a service did before its REPLY: no client has one that
+ * the log does not know. Messages have no REPLY, and endings, which count them, are not waited for,
+ * nor are refusals.
  *
  * **What if it cannot be written?** Nobody new is let in, calls of services are answered with an
  * error, and writing is tried again every second; lines wait in memory meanwhile. After a sync that

@@ -18,6 +18,7 @@ import {
   type ServiceDefinition,
   type SessionService,
 } from "../session/service.ts";
+import { noUsage, type ServiceUsage } from "../session/usage.ts";
 import { ChunkBuffers } from "./chunk_buffers.ts";
 import { ChunkSink } from "./chunk_sink.ts";
 import { ChunkSource, type Moved } from "./chunk_source.ts";
@@ -75,6 +76,7 @@ interface Transfer extends AsyncDisposable {
 }
 
 class FileService implements SessionService {
+  readonly usage = noUsage();
   #current: { readonly id: number; readonly transfer: Transfer } | undefined;
   /** Until the transfer uses none of its memory any more. */
   #running: Promise<unknown> | undefined;
@@ -98,11 +100,12 @@ class FileService implements SessionService {
     await this.access.grantTurn?.();
     this.access.signal.throwIfAborted();
     const request = parse(fileRequest, body);
+    this.usage.calls += 1;
     requireAccess(this.access.permissions, request.operation === "put" ? "write" : "read");
     if (this.#running) throw new RefusedError("busy", "the session has a transfer already");
     const transfer = request.operation === "put"
-      ? new PutTransfer(this.access, this.#directory(), request, this.unfinished)
-      : new GetTransfer(this.access, this.#directory(), request);
+      ? new PutTransfer(this.access, this.#directory(), request, this.usage, this.unfinished)
+      : new GetTransfer(this.access, this.#directory(), request, this.usage);
     this.#current = { id: request.transfer, transfer };
     const running = this.#finish(transfer);
     this.#running = running.catch(() => {});
@@ -186,6 +189,7 @@ class PutTransfer implements Transfer {
     private readonly access: ServiceAccess,
     private readonly root: Directory,
     private readonly request: FileRequest & { operation: "put" },
+    private readonly usage: ServiceUsage,
     private readonly others: UnfinishedFiles,
   ) {
     this.#end.promise.catch(() => {}); // run() reports it
@@ -285,15 +289,16 @@ class PutTransfer implements Transfer {
     );
   }
 
-  #read(chunk: GrantedChunk): Promise<void> {
+  async #read(chunk: GrantedChunk): Promise<void> {
     const { window } = this.request;
-    return this.access.transfer(
+    await this.access.transfer(
       Opcode.READ,
       this.#staging.region,
       chunk.buffer * window.bufferBytes,
       this.#plain.sharedBytes(chunk),
       remoteBuffer(window, chunk),
     );
+    this.usage.received += chunk.length;
   }
 
   #release(buffer: number): void {
@@ -319,6 +324,7 @@ class GetTransfer implements Transfer {
     access: ServiceAccess,
     root: Directory,
     private readonly request: FileRequest & { operation: "get" },
+    usage: ServiceUsage,
   ) {
     const { window, transfer } = request;
     this.#rkeys = [...request.rkeys];
@@ -339,6 +345,7 @@ class GetTransfer implements Transfer {
         const range = { descriptor: this.#file.fd, position: chunk.offset };
         await (access.writeFile?.(range, chunk.length, remote) ??
           access.transfer(Opcode.WRITE, region, at, plain.sharedBytes(chunk), remote));
+        usage.sent += chunk.length;
         access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
       },
     );

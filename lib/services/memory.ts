@@ -12,6 +12,7 @@ import {
   type SessionService,
   startedWith,
 } from "../session/service.ts";
+import { noUsage } from "../session/usage.ts";
 import { decimal, parse, u32 } from "./schema.ts";
 import { mostStagedBytes, StagedRecord } from "./staged_record.ts";
 
@@ -45,6 +46,7 @@ export function memoryService(bytes: number): ServiceDefinition {
 }
 
 class LentMemory implements SessionService {
+  readonly usage = noUsage();
   readonly #access: ServiceAccess;
   readonly #bytes: number;
   #memory: Memory | undefined;
@@ -82,6 +84,7 @@ class LentMemory implements SessionService {
   }
 
   async #open(direction: GrantDirection, offset: number, length: number) {
+    this.usage.calls += 1;
     requireAccess(this.#access.permissions, direction);
     if (this.#lent) throw new RefusedError("grant", "the session has a grant already");
     checkBounds(offset, length, this.#bytes);
@@ -100,6 +103,7 @@ class LentMemory implements SessionService {
     this.#lent = lent;
     this.#record = record;
     this.#direction = direction;
+    this.usage[direction === "write" ? "received" : "sent"] += length;
     return { address: String(lent.address), rkey, transfer };
   }
 

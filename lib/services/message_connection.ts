@@ -9,6 +9,7 @@ import type { Limits } from "../session/limits.ts";
 import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
 import { TokenBucket } from "../session/token_bucket.ts";
+import { noUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { handshakeTimeout } from "../tls/failure.ts";
@@ -45,7 +46,7 @@ export class MessageConnection {
   /** Nothing is owed to the client: every request that it has finished is answered. */
   #waiting = false;
   #accepted = false;
-  #requests = 0;
+  readonly #usage = noUsage();
   #lastActive = performance.now();
   #idleTimer: number | undefined;
   #drainTimer: number | undefined;
@@ -67,15 +68,16 @@ export class MessageConnection {
     const why = await this.#outcome();
     await this.#end();
     if (!why) return;
+    const { calls: requests, received, sent } = this.#usage;
     const calm = why.reason === "closed" || why.reason === "shutdown";
     log[calm ? "info" : "warning"]("message client gone", {
       peer,
       ...this.#client.fields,
-      requests: this.#requests,
+      ...{ requests, received, sent },
       ...why,
       seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
     });
-    this.#audit.over(this.#accepted, { ...why, requests: this.#requests });
+    this.#audit.over(this.#accepted, why, requests > 0 ? { messages: this.#usage } : {});
   }
 
   /** Ends the connection once the requests that it has finished are answered, or after `seconds`. */
@@ -178,9 +180,8 @@ export class MessageConnection {
     const writing: Promise<void>[] = [];
     try {
       for (const request of requests.requests()) {
-        this.#requests += 1;
         rate.spend();
-        const answer = answerTo(request);
+        const answer = answerTo(request, this.#usage);
         for (let at = 0; at < answer.length; at += PART_BYTES) {
           writing.push(tls.write(answer.subarray(at, at + PART_BYTES)));
           // Short answers leave together; of long ones no more than a part is under way.

@@ -6,6 +6,7 @@ import {
   type SessionService,
   startedWith,
 } from "../session/service.ts";
+import { noUsage, type ServiceUsage } from "../session/usage.ts";
 
 /** Questions of the message service. */
 export type Question = "ECHO" | "REVERSE" | "TIME";
@@ -20,12 +21,29 @@ const questions = new Map<MessageKind, Question>([
 export const messageService: ServiceDefinition = {
   name: "messages",
   kinds: [...questions.keys()],
-  start: (access) => ({
-    message: (kind, id, body) =>
-      access.send(MessageKind.ANSWER, id, answer(questions.get(kind)!, body)),
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  }),
+  start: (access) => {
+    const usage = noUsage();
+    return {
+      usage,
+      message: (kind, id, body) =>
+        access.send(MessageKind.ANSWER, id, countedAnswer(questions.get(kind)!, body, usage)),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+  },
 };
+
+/** As {@linkcode answer}, and counts it. */
+export function countedAnswer(
+  question: Question,
+  body: Uint8Array,
+  usage: ServiceUsage,
+): Uint8Array {
+  const answered = answer(question, body);
+  usage.calls += 1;
+  usage.received += body.length;
+  usage.sent += answered.length;
+  return answered;
+}
 
 /** The answer's body; it may be the question's own. */
 export function answer(question: Question, body: Uint8Array): Uint8Array {

@@ -10,7 +10,8 @@
  * Bodies are not terminated: a NUL that a client counts in is text like any other.
  */
 import { ProtocolError } from "../errors.ts";
-import { answer, type Question } from "./messages.ts";
+import type { ServiceUsage } from "../session/usage.ts";
+import { countedAnswer, type Question } from "./messages.ts";
 
 /** Types of requests and of their answers, by number on the wire. */
 export const RequestType = { ECHO: 1, REVERSE: 2, TIME: 3 } as const satisfies Record<
@@ -39,9 +40,10 @@ export interface Request {
   readonly bytes: Uint8Array;
 }
 
-/** The answer to a request, as it travels; it may be the request's own bytes. */
-export function answerTo({ question, body, bytes }: Request): Uint8Array {
-  return question === "ECHO" ? bytes : message(question, answer(question, body));
+/** The answer to a request, as it travels, and counted; it may be the request's own bytes. */
+export function answerTo({ question, body, bytes }: Request, usage: ServiceUsage): Uint8Array {
+  const answered = countedAnswer(question, body, usage);
+  return question === "ECHO" ? bytes : message(question, answered);
 }
 
 /** A request or an answer as it travels. */

@@ -9,6 +9,7 @@ import type { Permissions } from "../security/policy.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
 import type { SessionLimits } from "./limits.ts";
+import type { SessionUsage } from "./usage.ts";
 
 /** The port and the GID that a session's queue pair uses. */
 export interface PortChoice {
@@ -70,10 +71,11 @@ export interface ConnectOrder {
   readonly managed?: ManagedAttributes;
 }
 
-/** Where a queue pair stood when it ended. */
+/** What is left to be known of a data path that has ended. */
 export interface FinalState {
-  readonly qpn: number;
-  readonly sqPsn: number;
+  /** Where its queue pair stood, if it had one. */
+  readonly queuePair?: { readonly qpn: number; readonly sqPsn: number } | undefined;
+  readonly usage: SessionUsage;
 }
 
 /**
@@ -84,11 +86,11 @@ export interface DataPath {
   /** Passes a REQUEST to the service and gives the body of its REPLY. */
   request(service: Service, body: unknown): Promise<unknown>;
   /**
-   * Frees everything, exactly once. Undefined when there was no queue pair.
+   * Frees everything, exactly once.
    *
    * @param reason why, if the peer did not wish it: what services have under way may be gone on with
    */
-  close(reason?: string): Promise<FinalState | undefined>;
+  close(reason?: string): Promise<FinalState>;
   /**
    * Resolves when the path has ended: by a broken rule, a dead port, or close; with a QueuePairError
    * when it was the queue pair alone that failed.

@@ -43,6 +43,7 @@ import {
 } from "./service.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS, Transfers } from "./transfers.ts";
+import { usageOf } from "./usage.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
 /** READs that a session has outstanding each way; the device may allow less. */
@@ -78,7 +79,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   #proof: { readonly expected: Uint8Array; readonly accept: () => void } | undefined;
   #earlyProof: Uint8Array | undefined;
   #proven = false;
-  #closed: Promise<FinalState | undefined> | undefined;
+  #closed: Promise<FinalState> | undefined;
 
   /**
    * @param device stays the caller's
@@ -208,7 +209,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     return running.request(body);
   }
 
-  close(reason?: string): Promise<FinalState | undefined> {
+  close(reason?: string): Promise<FinalState> {
     return this.#closed ??= this.#close(
       reason === undefined
         ? new RdmaError("session_ended", "the session has ended")
@@ -358,12 +359,18 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     );
   }
 
-  async #close(why: VerbsealError): Promise<FinalState | undefined> {
+  async #close(why: VerbsealError): Promise<FinalState> {
     // Whoever waits for the peer, prove() for one, waits no more.
     this.#fail(why);
-    const resources = this.#resources;
-    if (!resources) return undefined;
-    const { protectionDomain, queuePair, transfers, stack } = resources;
+    return {
+      queuePair: this.#resources && await this.#free(this.#resources),
+      usage: usageOf(this.#services), // which have ended
+    };
+  }
+
+  async #free(
+    { protectionDomain, queuePair, transfers, stack }: Resources,
+  ): Promise<FinalState["queuePair"]> {
     try {
       const { sqPsn } = queuePair.query();
       // Work requests end before the memory that they refer to.

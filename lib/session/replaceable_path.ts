@@ -14,6 +14,7 @@ import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { RdmaEstablished, SessionPath, SessionPathListener } from "./session_path.ts";
 import type { SessionQueuePair } from "./session_queue_pair.ts";
+import type { SessionUsage } from "./usage.ts";
 
 const log = logger("session");
 
@@ -123,7 +124,7 @@ export class ReplaceablePath implements SessionPath {
     return this.#failed.promise;
   }
 
-  async close(reason?: string): Promise<void> {
+  async close(reason?: string): Promise<SessionUsage> {
     const { queuePair, exchange } = this.#options;
     this.#closed = true;
     this.#failed.reject(sessionEnded());
@@ -131,6 +132,7 @@ export class ReplaceablePath implements SessionPath {
     clearTimeout(this.#replacement?.deadline);
     try {
       await queuePair.close(reason);
+      return queuePair.usage;
     } finally {
       exchange[Symbol.dispose]();
     }

@@ -1,5 +1,6 @@
 import { logger } from "../telemetry/log.ts";
 import type { TlsListener } from "../tls/connection.ts";
+import { CountedReports } from "./counted_reports.ts";
 import type { ServerContext } from "./server_context.ts";
 import { ServerSession } from "./server_session.ts";
 
@@ -9,7 +10,7 @@ const log = logger("server");
 export class Server {
   readonly #sessions = new Map<ServerSession, Promise<void>>();
   /** Sessions that ended as something was not what their client had sent, by the error's code. */
-  readonly #integrityFailures: Record<string, number> = {};
+  readonly #integrityFailures = new CountedReports();
 
   constructor(
     private readonly listener: TlsListener,
@@ -29,16 +30,9 @@ export class Server {
 
   async #accept(): Promise<void> {
     for await (const incoming of this.listener) {
-      const session = new ServerSession(this.context, incoming);
-      this.#sessions.set(session, this.#run(session));
+      const session = new ServerSession(this.context, incoming, this.#integrityFailures);
+      this.#sessions.set(session, session.run().finally(() => this.#sessions.delete(session)));
     }
-  }
-
-  async #run(session: ServerSession): Promise<void> {
-    await session.run();
-    this.#sessions.delete(session);
-    const { integrityFailure: code } = session;
-    if (code) this.#integrityFailures[code] = (this.#integrityFailures[code] ?? 0) + 1;
   }
 
   async #drain(): Promise<void> {
@@ -49,7 +43,7 @@ export class Server {
     await Promise.all(running.map(([, ended]) => ended));
     const { handshakes } = this.listener;
     const { counts } = this.context.admission.reports;
-    const integrity = this.#integrityFailures;
+    const { counts: integrity } = this.#integrityFailures;
     log.info("stopped", {
       ...(handshakes ? { handshakes: { ...handshakes } } : {}),
       ...(isEmpty(counts) ? {} : { limits: counts }),

@@ -22,25 +22,31 @@ import { endpointText, type IncomingConnection, type TlsConnection } from "../tl
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
-import type { DataPathOptions, PortChoice, QueuePairPath, StreamPath } from "./data_path.ts";
+import type {
+  DataPath,
+  DataPathOptions,
+  PortChoice,
+  QueuePairPath,
+  StreamPath,
+} from "./data_path.ts";
 import { errorMessage, establish } from "./establish.ts";
-import type { Omitted } from "./counted_reports.ts";
+import type { CountedReports, Omitted } from "./counted_reports.ts";
 import { checkManageable } from "./managed_connection.ts";
 import { MESSAGE_BYTES } from "./messenger.ts";
 import { chooseSeal } from "./sealing.ts";
 import type { ServerContext } from "./server_context.ts";
-import { SessionAudit } from "./session_audit.ts";
+import { SessionAudit, usageFields } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
 import { type Established, type SessionPath, streamFields } from "./session_path.ts";
+import type { SessionUsage } from "./usage.ts";
 
 const log = logger("session");
 
 /** One client's session, from its TCP connection to the last log line. */
 export class ServerSession {
-  /** Code of the IntegrityError that ended it, if one did. */
-  integrityFailure: string | undefined;
   readonly #context: ServerContext;
   readonly #incoming: IncomingConnection;
+  readonly #integrityFailures: CountedReports;
   readonly #client = new SessionClient();
   readonly #audit: SessionAudit;
   readonly #admitted = new DisposableStack();
@@ -51,16 +57,20 @@ export class ServerSession {
   #peerProvider: Provider | undefined;
   #loop: ControlLoop | undefined;
   #path: SessionPath | undefined;
-  /** It is a data connection, which now belongs to its session. */
-  #joined = false;
   #stopping: (() => void) | undefined;
   #stopped = false;
   /** Why this side cut the connection in the exchange. */
   #cut: VerbsealError | undefined;
 
-  constructor(context: ServerContext, incoming: IncomingConnection) {
+  /** @param integrityFailures of all sessions */
+  constructor(
+    context: ServerContext,
+    incoming: IncomingConnection,
+    integrityFailures: CountedReports,
+  ) {
     this.#context = context;
     this.#incoming = incoming;
+    this.#integrityFailures = integrityFailures;
     const peer = endpointText(incoming.peerAddress);
     this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
@@ -71,38 +81,32 @@ export class ServerSession {
     const started = performance.now();
     let agreed: Established | undefined;
     let lost: string | undefined;
-    const ended = (outcome: Record<string, unknown>) => ({
-      peer,
-      ...(agreed ? { session: agreed.session } : {}),
-      ...this.#client.fields,
-      ...outcome,
-      seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
-    });
+    let outcome: Record<string, unknown> | undefined;
     try {
       agreed = await this.#establish();
       if (!agreed) return;
       this.#logEstablished(agreed, peer);
       await this.#audit.record("accepted", { ...this.#claims, ...this.#facts(agreed) });
-      const reason = await this.#serve();
-      log.info("session ended", ended({ reason }));
-      this.#audit.over(true, { reason });
+      outcome = { reason: await this.#serve() };
     } catch (error) {
-      const reason = error instanceof VerbsealError ? error.code : "internal";
-      lost = reason;
-      if (error instanceof IntegrityError) this.integrityFailure = reason;
-      const omitted = error instanceof LimitError
-        ? this.#limitHit(reason, agreed ? "ended" : "refused")
-        : {};
-      const outcome = { reason, detail: errorText(error), ...omitted };
-      if (omitted || agreed) {
-        log.warning("session ended", ended(outcome));
-        this.#audit.over(agreed !== undefined, outcome, error);
-      }
+      lost = error instanceof VerbsealError ? error.code : "internal";
+      outcome = this.#failure(lost, error, agreed !== undefined);
       // Not awaited, here and below: a peer that does not read must not keep what it holds.
       this.#connection?.sendLast(errorMessage(error));
-    } finally {
-      if (!this.#joined) await this.#end(lost);
     }
+    const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
+    await this.#end(lost, (usage) => {
+      if (!outcome) return;
+      log[lost === undefined ? "info" : "warning"]("session ended", {
+        peer,
+        ...(agreed ? { session: agreed.session } : {}),
+        ...this.#client.fields,
+        ...outcome,
+        ...usageFields(usage),
+        seconds,
+      });
+      this.#audit.over(agreed !== undefined, outcome, usage);
+    });
   }
 
   /** Ends the session once its requests are answered, or after `seconds`. */
@@ -132,6 +136,29 @@ export class ServerSession {
       peer,
       remedy: "leave out --seal off, here and at the client",
     });
+  }
+
+  /** What the last lines tell of it; undefined for a limit that too many have hit. */
+  #failure(
+    reason: string,
+    error: unknown,
+    accepted: boolean,
+  ): Record<string, unknown> | undefined {
+    const detail = errorText(error);
+    if (error instanceof IntegrityError) {
+      return { reason, detail, ...this.#integrityFailed(reason, detail) };
+    }
+    if (!(error instanceof LimitError)) return { reason, detail };
+    const omitted = this.#limitHit(reason, accepted ? "ended" : "refused");
+    return omitted || accepted ? { reason, detail, ...omitted } : undefined;
+  }
+
+  /** Gives how many of this kind there were since the server's start. */
+  #integrityFailed(reason: string, detail: string): { count: number } {
+    const omitted = this.#integrityFailures.count(reason);
+    const count = this.#integrityFailures.counts[reason]!;
+    if (omitted) this.#audit.note("integrity", { reason, detail, count, ...omitted });
+    return { count };
   }
 
   /** What the client says of itself. */
@@ -301,17 +328,18 @@ export class ServerSession {
   }
 
   #openQueuePairPath(welcome: Welcome): QueuePairPath {
-    const path = this.#context.openDataPath({
+    return this.#watched(this.#context.openDataPath({
       ...this.#pathOptions(welcome),
       port: this.#port!,
       peerProvider: this.#peerProvider!,
-    });
-    path.onSlowed = this.#slowedDown;
-    return path;
+    }));
   }
 
   #openStreamPath(welcome: Welcome): StreamPath {
-    const path = this.#context.streams!.openDataPath(this.#pathOptions(welcome));
+    return this.#watched(this.#context.streams!.openDataPath(this.#pathOptions(welcome)));
+  }
+
+  #watched<Path extends DataPath>(path: Path): Path {
     path.onSlowed = this.#slowedDown;
     return path;
   }
@@ -339,7 +367,6 @@ export class ServerSession {
   async #join(tls: TlsConnection): Promise<undefined> {
     const peer = endpointText(tls.peerAddress);
     const session = await this.#context.streams!.joins.take(dataConnection(tls));
-    this.#joined = true;
     log.debug("data connection joined", { session, peer });
   }
 
@@ -365,14 +392,22 @@ export class ServerSession {
    * Frees everything; each step is done whatever becomes of the one before.
    *
    * @param lost why, if the client did not wish it
+   * @param report told of what services have done, when they do no more; undefined if nobody knows
    */
-  async #end(lost: string | undefined): Promise<void> {
+  async #end(
+    lost: string | undefined,
+    report: (usage: SessionUsage | undefined) => void,
+  ): Promise<void> {
+    let usage: SessionUsage | undefined = this.#path ? undefined : {};
     const closing = this.#connection?.close();
     const steps = new AsyncDisposableStack();
     steps.defer(() => this.#admitted.dispose());
     steps.defer(() => this.#incoming.abort());
     steps.defer(() => closing);
-    steps.defer(() => this.#path?.close(lost));
+    steps.defer(() => report(usage));
+    steps.defer(async () => {
+      if (this.#path) usage = await this.#path.close(lost);
+    });
     await steps.disposeAsync().catch((error) =>
       log.error("resources of a session could not be freed", { error: errorText(error) })
     );

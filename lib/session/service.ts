@@ -5,6 +5,7 @@ import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type { Permissions } from "../security/policy.ts";
 import type { SessionSeal } from "../security/seal.ts";
+import type { ServiceUsage } from "./usage.ts";
 
 /** Kinds of the messages on a queue pair, by number on the wire. 0 returns credits. */
 export const MessageKind = {
@@ -130,6 +131,8 @@ export function startedWith(access: ServiceAccess | undefined, service: Service)
 
 /** One service of one session. Disposing it resolves when it uses none of its memory any more. */
 export interface SessionService extends AsyncDisposable {
+  /** At a server, what it has done up to now. */
+  readonly usage?: ServiceUsage;
   /** Takes a message whose kind is one of the service's; the body is valid only until it returns. */
   message?(kind: MessageKind, id: number, body: Uint8Array): void;
   /** Answers a REQUEST. Throws to refuse it, which does not end the session. */

@@ -1,8 +1,9 @@
 import * as v from "valibot";
 import type { Service } from "../control/messages.ts";
-import { errorText, IntegrityError, VerbsealError } from "../errors.ts";
+import { errorText, VerbsealError } from "../errors.ts";
 import type { Audit, AuditEvent } from "../security/audit.ts";
 import type { SessionClient } from "./session_client.ts";
+import type { SessionUsage } from "./usage.ts";
 
 /** Characters of what a client says; no path is longer. */
 const MAX_TEXT = 4096;
@@ -69,10 +70,14 @@ export class SessionAudit {
    * The connection is over.
    *
    * @param accepted whether it had a session
+   * @param usage undefined where nobody knows what services have done
    */
-  over(accepted: boolean, outcome: Record<string, unknown>, error?: unknown): void {
-    if (error instanceof IntegrityError) this.note("integrity", outcome);
-    this.note(accepted ? "ended" : "refused", outcome);
+  over(
+    accepted: boolean,
+    outcome: Record<string, unknown>,
+    usage: SessionUsage | undefined,
+  ): void {
+    this.note(accepted ? "ended" : "refused", { ...outcome, ...usageFields(usage) });
   }
 
   /**
@@ -108,6 +113,12 @@ export class SessionAudit {
       throw error;
     }
   }
+}
+
+/** What the last line of a session tells of its calls; nothing where there were none. */
+export function usageFields(usage: SessionUsage | undefined): { usage?: SessionUsage | "unknown" } {
+  if (!usage) return { usage: "unknown" };
+  return Object.keys(usage).length === 0 ? {} : { usage };
 }
 
 function codeOf(error: unknown): string {

@@ -3,6 +3,7 @@ import type { QueuePairNumbers, RdmaChoices, Service, Welcome } from "../control
 import type { AgreedPath } from "../control/path.ts";
 import type { QueuePairError } from "../errors.ts";
 import { type HandshakeFacts, kernelText, type KernelTls } from "../tls/connection.ts";
+import type { SessionUsage } from "./usage.ts";
 
 /** What was agreed, for logs and for `--json`. */
 export type Established = RdmaEstablished | StreamEstablished;
@@ -80,6 +81,7 @@ export interface SessionPath {
    * Frees everything, exactly once.
    *
    * @param reason as for a data path
+   * @returns what services have done for the peer, by all data paths
    */
-  close(reason?: string): Promise<void>;
+  close(reason?: string): Promise<SessionUsage>;
 }

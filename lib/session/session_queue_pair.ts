@@ -5,6 +5,7 @@ import type { PsnSource } from "../security/psn.ts";
 import { wipeKeys } from "../security/seal.ts";
 import type { ConnectOrder, QueuePairPath } from "./data_path.ts";
 import type { RdmaEstablished } from "./session_path.ts";
+import { type SessionUsage, sumOfUsage } from "./usage.ts";
 
 /**
  * A way to bring a queue pair up: gives what has to be disposed after it.
@@ -45,6 +46,7 @@ export class SessionQueuePair {
   #allocated: Allocated | undefined;
   #agreed: RdmaEstablished | undefined;
   #closing: Promise<unknown> = Promise.resolve();
+  #usage: SessionUsage = {};
 
   constructor(private readonly transport: QueuePairTransport) {}
 
@@ -57,6 +59,11 @@ export class SessionQueuePair {
   /** Of the one that was connected last. */
   get agreed(): RdmaEstablished {
     return this.#agreed!;
+  }
+
+  /** What services have done for the peer by those that are closed. */
+  get usage(): SessionUsage {
+    return this.#usage;
   }
 
   async allocate(
@@ -112,7 +119,9 @@ export class SessionQueuePair {
   async #free(allocated: Allocated | undefined, reason: string | undefined): Promise<void> {
     try {
       const final = await allocated?.path.close(reason);
-      if (final) this.transport.psns.retire(final.qpn, final.sqPsn);
+      if (!final) return;
+      this.#usage = sumOfUsage(this.#usage, final.usage);
+      if (final.queuePair) this.transport.psns.retire(final.queuePair.qpn, final.queuePair.sqPsn);
     } finally {
       allocated?.link?.[Symbol.dispose]();
     }

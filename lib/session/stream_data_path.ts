@@ -7,7 +7,7 @@ import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import type { DataStream, KernelTls } from "../tls/connection.ts";
-import type { DataPathOptions, StreamPath } from "./data_path.ts";
+import type { DataPathOptions, FinalState, StreamPath } from "./data_path.ts";
 import { RegisteredBuffer } from "./grants.ts";
 import { checkMessageLength } from "./messenger.ts";
 import { Pace } from "./pace.ts";
@@ -27,6 +27,7 @@ import { StreamTransfers } from "./stream_transfers.ts";
 import { type Outgoing, StreamWriter } from "./stream_writer.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS } from "./transfers.ts";
+import { usageOf } from "./usage.ts";
 
 /** Bytes read at once. */
 const READ_BYTES = 2 ** 17;
@@ -76,7 +77,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   #farewell: ReturnType<typeof setTimeout> | undefined;
   /** Transfers of the peer that are not answered yet. */
   #answers = 0;
-  #closed: Promise<undefined> | undefined;
+  #closed: Promise<FinalState> | undefined;
 
   /**
    * @param definitions of the services that may run on this path; those of `options.services` do
@@ -138,7 +139,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return running.request(body);
   }
 
-  close(reason?: string): Promise<undefined> {
+  close(reason?: string): Promise<FinalState> {
     return this.#closed ??= this.#close(
       reason === undefined
         ? new TlsError("session_ended", "the session has ended")
@@ -329,7 +330,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     this.#retiring.add(closing);
   }
 
-  async #close(why: VerbsealError): Promise<undefined> {
+  async #close(why: VerbsealError): Promise<FinalState> {
     const failed = this.signal.aborted;
     this.#fail(why);
     clearTimeout(this.#farewell);
@@ -342,8 +343,10 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     await Promise.allSettled([...this.#retiring, written, running?.reading]);
     // Nothing refers to registered memory any more.
     running?.transfers.abort(this.signal.reason);
-    const services = [...running?.services.values() ?? []];
-    await Promise.allSettled(services.map((service) => service[Symbol.asyncDispose]()));
-    return undefined;
+    const services = running?.services ?? new Map<Service, SessionService>();
+    await Promise.allSettled(
+      [...services.values()].map((service) => service[Symbol.asyncDispose]()),
+    );
+    return { usage: usageOf(services) };
   }
 }

@@ -6,6 +6,7 @@ import { kernelText, type KernelTls } from "../tls/connection.ts";
 import type { StreamPath } from "./data_path.ts";
 import type { SessionPath, StreamEstablished } from "./session_path.ts";
 import type { StreamLink } from "./stream_link.ts";
+import type { SessionUsage } from "./usage.ts";
 
 const log = logger("session");
 
@@ -54,9 +55,9 @@ export class StreamSessionPath implements SessionPath {
     ]);
   }
 
-  async close(reason?: string): Promise<void> {
+  async close(reason?: string): Promise<SessionUsage> {
     try {
-      await this.path.close(reason);
+      return (await this.path.close(reason)).usage;
     } finally {
       this.link[Symbol.dispose]();
     }

@@ -140,12 +140,12 @@ export class WorkerHost {
     return shared;
   }
 
-  async #close(session: number, reason?: string): Promise<FinalState | undefined> {
+  async #close(session: number, reason?: string): Promise<FinalState> {
     const stream = this.#streams.get(session);
     this.#streams.delete(session);
     if (stream) return await stream.close(reason);
     const found = this.#queuePairs.get(session);
-    if (!found) return undefined;
+    if (!found) return { usage: {} };
     this.#queuePairs.delete(session);
     try {
       return await found.path.close(reason);

@@ -118,7 +118,7 @@ class DataWorker {
 class WorkerDataPath implements DataPath {
   readonly failure: Promise<VerbsealError>;
   onSlowed: DataPath["onSlowed"];
-  #closed: Promise<FinalState | undefined> | undefined;
+  #closed: Promise<FinalState> | undefined;
 
   /**
    * @param opened the call that makes the path; who first uses it learns of its failure
@@ -143,7 +143,7 @@ class WorkerDataPath implements DataPath {
     return this.worker.call(this.session, "request", service, body);
   }
 
-  close(reason?: string): Promise<FinalState | undefined> {
+  close(reason?: string): Promise<FinalState> {
     return this.#closed ??= this.worker.call(this.session, "close", reason)
       .finally(() => {
         this.worker.unwatch(this.session);

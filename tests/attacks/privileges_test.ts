@@ -102,7 +102,7 @@ async function chainAnew(
 attackTest<(scene: AuditScene) => Promise<void>>({
   rows: ["A6"],
   attack: "gets a file, and removes the line that tells of it",
-  countermeasure: "every call of a service is audited, in a chain that only the server's key makes",
+  countermeasure: "each put, get and grant is audited, in a chain that only the server's key makes",
   against: () => Promise.resolve(),
   without: {
     instead: "a chain whose key everybody knows",

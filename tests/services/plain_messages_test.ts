@@ -9,6 +9,7 @@ import {
   RequestBuffer,
   RequestType,
 } from "../../lib/services/plain_messages.ts";
+import { noUsage } from "../../lib/session/usage.ts";
 
 const maxBodyBytes = 10_000;
 const questions = Object.keys(RequestType) as Question[];
@@ -32,7 +33,7 @@ function answersTo(stream: Uint8Array, pieces: () => number, buffer: RequestBuff
     buffer.filled(piece.length);
     at += piece.length;
     for (const request of buffer.requests()) {
-      answers.push({ question: request.question, bytes: answerTo(request).slice() });
+      answers.push({ question: request.question, bytes: answerTo(request, noUsage()).slice() });
     }
   }
   return answers;

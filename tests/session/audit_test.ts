@@ -9,20 +9,12 @@ import { openClient } from "../client.ts";
 import { randomFile, run, RunningServer, sha256, Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
-
-type Line = Record<string, unknown>;
-
-const auditing = ["--audit", "audit.jsonl"];
+import { auditing, eventsOf, type Line, linesOf } from "./audit_lines.ts";
 
 /** Servers of this file ask for certificates, but need none. */
 const asking = [...auditing, "--client-ca", "certs/ca.pem", "--client-auth", "optional"];
 
 const subjectOf = (line: Line) => (line["identity"] as Line)["subject"];
-
-async function linesOf(workspace: Workspace): Promise<Line[]> {
-  const text = await Deno.readTextFile(workspace.file("audit.jsonl"));
-  return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
-}
 
 async function verify(workspace: Workspace): Promise<AuditReport> {
   const { file, key, head } = auditPaths(workspace.file("audit.jsonl"));
@@ -108,6 +100,14 @@ verbsTest(
     assertEquals([outside["path"], outside["sha256"]], ["../far", undefined]);
     assertEquals([grant["direction"], grant["offset"], grant["length"]], ["write", "5", "7"]);
     assertEquals(ended["reason"], "bye");
+    const usage = {
+      messages: { calls: 1, received: 10, sent: 10 },
+      memory: { calls: 1, received: 7, sent: 0 },
+      files: { calls: 3, received: 300_000, sent: 300_000 },
+    };
+    assertEquals(ended["usage"], usage);
+    const logged = await server.logged(({ message }) => message === "session ended");
+    assertEquals(logged["usage"], usage);
     assertEquals((await verify(workspace)).lines, lines.length);
   },
 );
@@ -138,6 +138,23 @@ verbsTest("who is not let in is on record with the reason", async () => {
   assertEquals([lines[2]!["peer"], lines[2]!["identity"]], [`${hostname}:${port}`, undefined]);
 });
 
+verbsTest("what a session has asked over TLS alone is on record, too", async () => {
+  await using workspace = await Workspace.create();
+  await using server = await RunningServer.start(workspace, [...auditing, "--transport", "ktls"]);
+  {
+    await using client = await openClient(workspace, server, { transports: ["ktls"] });
+    const { session, memory, messages } = client;
+    await session.during(messages.ask("ECHO", new Uint8Array(10)));
+    await session.during(messages.ask("REVERSE", new Uint8Array(50_000)));
+    await session.during(memory.read(session, 0, 3));
+  }
+  await server.stop();
+  assertEquals(await eventsOf(workspace, "ended", "reason", "usage"), [["bye", {
+    messages: { calls: 2, received: 50_010, sent: 50_010 },
+    memory: { calls: 1, received: 0, sent: 3 },
+  }]]);
+});
+
 verbsTest("plain clients of the message service are on record, too", async () => {
   await using workspace = await Workspace.create();
   await using server = await RunningServer.start(
@@ -149,21 +166,23 @@ verbsTest("plain clients of the message service are on record, too", async () =>
   const address = { hostname: provider.address, port };
   const caCerts = [await Deno.readTextFile(workspace.file("certs/ca.pem"))];
   const tls = await Deno.connectTls({ ...address, caCerts });
-  await tls.write(message("ECHO", new TextEncoder().encode("hello")));
+  await tls.write(message("TIME", new TextEncoder().encode("hello")));
   await tls.read(new Uint8Array(100));
   using _another = await Deno.connect(address);
   await server.logged(({ reason }) => reason === "message_clients");
   tls.close();
-  await server.logged(({ message }) => message === "message client gone");
+  const gone = await server.logged(({ message }) => message === "message client gone");
   await server.stop();
   const lines = (await linesOf(workspace)).slice(2, -1);
-  const facts = lines.map(({ event, reason, requests }) => ({ event, reason, requests }));
-  assertEquals(facts, [
-    { event: "policy", reason: undefined, requests: undefined },
-    { event: "accepted", reason: undefined, requests: undefined },
-    { event: "limit", reason: "message_clients", requests: undefined },
-    { event: "ended", reason: "closed", requests: 1 },
+  const sent = new Date().toISOString().length;
+  const usage = { messages: { calls: 1, received: 5, sent } };
+  assertEquals(lines.map(({ event, reason, usage }) => [event, reason, usage]), [
+    ["policy", undefined, undefined],
+    ["accepted", undefined, undefined],
+    ["limit", "message_clients", undefined],
+    ["ended", "closed", usage],
   ]);
+  assertEquals([gone["requests"], gone["received"], gone["sent"]], [1, 5, sent]);
   assertEquals(lines.map(({ identity }) => identity), [
     ...["anonymous", "anonymous"],
     undefined,

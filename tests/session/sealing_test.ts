@@ -6,6 +6,7 @@ import { serverTest } from "../own_server.ts";
 import { type LogLine, type Run, RunningServer, Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
+import { auditing, eventsOf } from "./audit_lines.ts";
 import { HostileClient } from "./hostile_client.ts";
 
 Deno.test("a client that seals offers ciphers only, and one that does not nothing else", () => {
@@ -51,24 +52,28 @@ serverTest(
 );
 
 verbsTest(
-  "a server counts the sessions that a forged or replayed record has ended",
+  "a server counts the sessions that a forged or replayed record has ended, while it runs and at its end",
   async () => {
     await using workspace = await Workspace.create();
-    await using server = await RunningServer.start(workspace);
+    await using server = await RunningServer.start(workspace, auditing);
     const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
     using device = openDevice(provider.device);
-    for (const sequence of [1, 1, 2]) {
+    const counted = [];
+    for (const sequence of [1, 2, 1]) {
       using client = await HostileClient.connect(server, authority, device);
       await client.establish();
       client.sendRaw(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, sequence, ...new Uint8Array(32)));
-      await server.logged(({ message, peer }) =>
+      const { reason, count } = await server.logged(({ message, peer }) =>
         message === "session ended" && peer === client.peer
       );
+      counted.push([reason, count]);
       client.dropQueuePair();
     }
+    assertEquals(counted, [["record_forged", 1], ["record_out_of_order", 1], ["record_forged", 2]]);
     assertEquals(await server.stop(), 0);
     const { integrity } = await server.logged(({ message }) => message === "stopped");
     assertEquals(integrity, { record_forged: 2, record_out_of_order: 1 });
+    assertEquals(await eventsOf(workspace, "integrity", "reason", "count"), counted);
   },
 );
 

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { IntegrityError, RefusedError } from "../../lib/errors.ts";
+import { RefusedError } from "../../lib/errors.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { SessionAudit } from "../../lib/session/session_audit.ts";
 import { SessionClient } from "../../lib/session/session_client.ts";
@@ -20,14 +20,15 @@ function scene() {
   return { audit, entries };
 }
 
-Deno.test("bytes that are not what they were end a session, and are an event of their own", () => {
+Deno.test("the end of a session tells what services have done, or that nobody knows", () => {
   const { audit, entries } = scene();
   audit.session = "name";
-  const outcome = { reason: "record_forged" };
-  audit.over(true, outcome, new IntegrityError("record_forged", "a record was forged"));
-  assertEquals(entries.map(({ event, session, reason }) => [event, session, reason]), [
-    ["integrity", "name", "record_forged"],
-    ["ended", "name", "record_forged"],
+  const usage = { messages: { calls: 2, received: 7, sent: 9 } };
+  for (const each of [usage, {}, undefined]) audit.over(true, { reason: "bye" }, each);
+  assertEquals(entries.map(({ event, session, usage }) => [event, session, usage]), [
+    ["ended", "name", usage],
+    ["ended", "name", undefined],
+    ["ended", "name", "unknown"],
   ]);
 });
 
