@@ -202,7 +202,7 @@ class PutTransfer implements Transfer {
   }
 
   async run(): Promise<Moved> {
-    const { file, hash } = this.#unfinished = await this.#begin();
+    const { file, hash, session } = this.#unfinished = await this.#begin();
     this.#sink = new ChunkSink(
       file.file,
       this.#plain.memory,
@@ -211,7 +211,7 @@ class PutTransfer implements Transfer {
       (buffer) => this.#release(buffer),
       hash,
     );
-    if (hash.length > 0) this.#send(MessageKind.FILE_OFFSET, encodeOffset(hash.length));
+    if (hash.length > 0) this.#goOn(hash.length, session);
     for (let buffer = 0; buffer < this.request.window.buffers; buffer++) this.#release(buffer);
     const sha256 = await this.#end.promise;
     const moved = await this.#sink.finish();
@@ -251,7 +251,10 @@ class PutTransfer implements Transfer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sink?.settled();
-    const kept = this.#isWorthKeeping ? this.#unfinished : undefined;
+    const { session } = this.access;
+    const kept = this.#isWorthKeeping && this.#unfinished
+      ? { ...this.#unfinished, session }
+      : undefined;
     try {
       this.#plain[Symbol.dispose]();
       this.#staging[Symbol.dispose]();
@@ -289,6 +292,13 @@ class PutTransfer implements Transfer {
     );
   }
 
+  /** @param from the session that has brought the beginning */
+  #goOn(offset: number, from: string | undefined): void {
+    const { operation, path } = this.request;
+    this.access.onResumed?.({ operation, path, offset, from });
+    this.#send(MessageKind.FILE_OFFSET, encodeOffset(offset));
+  }
+
   async #read(chunk: GrantedChunk): Promise<void> {
     const { window } = this.request;
     await this.access.transfer(
@@ -321,7 +331,7 @@ class GetTransfer implements Transfer {
   #running: Promise<unknown> = Promise.resolve();
 
   constructor(
-    access: ServiceAccess,
+    private readonly access: ServiceAccess,
     root: Directory,
     private readonly request: FileRequest & { operation: "get" },
     usage: ServiceUsage,
@@ -356,10 +366,17 @@ class GetTransfer implements Transfer {
     for (let buffer = 0; buffer < this.request.window.buffers; buffer++) {
       this.#source.bufferFree(buffer);
     }
-    const { offset = "0" } = this.request;
-    const running = this.#source.skip(Number(offset)).then(() => this.#source.run());
+    const running = this.#move();
     this.#running = running.catch(() => {});
     return running;
+  }
+
+  async #move(): Promise<Moved> {
+    const { operation, path } = this.request;
+    const offset = Number(this.request.offset ?? 0);
+    await this.#source.skip(offset);
+    if (offset > 0) this.access.onResumed?.({ operation, path, offset });
+    return await this.#source.run();
   }
 
   message(kind: MessageKind, body: Uint8Array): void {

@@ -17,6 +17,8 @@ export interface UnfinishedFile {
   readonly hash: FileHash;
   /** Bytes of the whole file. */
   readonly size: number;
+  /** Name of the session that has brought it, or the last of it. */
+  readonly session?: string | undefined;
 }
 
 interface Kept {

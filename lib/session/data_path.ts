@@ -9,6 +9,7 @@ import type { Permissions } from "../security/policy.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DataConnection } from "../tls/data_connection.ts";
 import type { SessionLimits } from "./limits.ts";
+import type { ResumedTransfer } from "./service.ts";
 import type { SessionUsage } from "./usage.ts";
 
 /** The port and the GID that a session's queue pair uses. */
@@ -98,6 +99,8 @@ export interface DataPath {
   readonly failure: Promise<VerbsealError>;
   /** Told the code of a limit that slows the session down, as often as that happens. */
   onSlowed?: ((limit: string) => void) | undefined;
+  /** At a server, told of each transfer that goes on. */
+  onResumed?: ((transfer: ResumedTransfer) => void) | undefined;
 }
 
 /** A data path over a queue pair, with its protection domain and completion queue. */

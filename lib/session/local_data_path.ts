@@ -63,7 +63,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
   onSlowed: DataPath["onSlowed"];
+  onResumed: DataPath["onResumed"];
   readonly identity: string | undefined;
+  readonly session: string | undefined;
   readonly #registered: RegisteredBytes;
   readonly #grants: Pace | undefined;
   readonly #fail: (error: VerbsealError) => void;
@@ -108,6 +110,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         this.signal,
       );
     this.identity = options.identity;
+    this.session = options.session;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
   }

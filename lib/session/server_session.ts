@@ -35,6 +35,7 @@ import { checkManageable } from "./managed_connection.ts";
 import { MESSAGE_BYTES } from "./messenger.ts";
 import { chooseSeal } from "./sealing.ts";
 import type { ServerContext } from "./server_context.ts";
+import type { ResumedTransfer } from "./service.ts";
 import { SessionAudit, usageFields } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
 import { type Established, type SessionPath, streamFields } from "./session_path.ts";
@@ -206,6 +207,13 @@ export class ServerSession {
 
   #slowedDown = (limit: string) => this.#limited("session slowed down", limit, "slowed");
 
+  /** What the client has of a file, and from which session, only the client knows. */
+  #resumed({ from, offset, ...transfer }: ResumedTransfer): void {
+    const replaced = this.#path !== undefined && this.#path.epoch > 0;
+    const resume = from ?? (replaced ? this.#audit.session : this.#resume);
+    this.#audit.note("recovery", { ...transfer, offset: String(offset), resume });
+  }
+
   async #request(path: SessionPath, service: Service, body: unknown): Promise<unknown> {
     try {
       return await path.request(service, body);
@@ -341,6 +349,7 @@ export class ServerSession {
 
   #watched<Path extends DataPath>(path: Path): Path {
     path.onSlowed = this.#slowedDown;
+    path.onResumed = (transfer) => this.#resumed(transfer);
     return path;
   }
 

@@ -58,6 +58,16 @@ export interface FileRange {
   readonly position: number;
 }
 
+/** A put or get that goes on where an earlier one has ended. Plain data: it crosses threads. */
+export interface ResumedTransfer {
+  readonly operation: "put" | "get";
+  readonly path: string;
+  /** Bytes that the receiver has; of a get, as the client says. */
+  readonly offset: number;
+  /** Name of the session that has brought them, where this side knows. */
+  readonly from?: string | undefined;
+}
+
 /** What a session's data path offers to what runs on it. */
 export interface ServiceAccess {
   /** Sends a message; the body may be changed when it returns. */
@@ -101,6 +111,10 @@ export interface ServiceAccess {
   readonly permissions: Permissions;
   /** Who the peer is, at a server; those without a certificate are all the same. */
   readonly identity?: string | undefined;
+  /** Name of the session, at a server. */
+  readonly session?: string | undefined;
+  /** Told of each transfer that goes on. */
+  readonly onResumed?: ((transfer: ResumedTransfer) => void) | undefined;
   /**
    * A WRITE of bytes of a file, which the kernel takes out of its page cache; undefined where it
    * cannot, and they have to be read first.

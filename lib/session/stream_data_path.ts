@@ -55,7 +55,9 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   readonly failure: Promise<VerbsealError>;
   readonly permissions: Permissions;
   onSlowed: StreamPath["onSlowed"];
+  onResumed: StreamPath["onResumed"];
   readonly identity: string | undefined;
+  readonly session: string | undefined;
   readonly #fail: (error: unknown) => void;
   readonly #options: DataPathOptions;
   readonly #definitions: readonly ServiceDefinition[];
@@ -104,6 +106,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
         this.signal,
       );
     this.identity = options.identity;
+    this.session = options.session;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;
     this.#rate = options.limits && new TokenBucket(options.limits.messagesPerSecond);

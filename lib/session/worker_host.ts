@@ -107,6 +107,7 @@ export class WorkerHost {
       reports.spend();
       this.report({ session, slowed });
     };
+    path.onResumed = (resumed) => this.report({ session, resumed });
   }
 
   async #use(session: number, detached: DetachedConnection): Promise<KernelTls> {

@@ -3,9 +3,10 @@ import type { PortErrors } from "../rdma/device.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DetachedConnection } from "../tls/openssl_connection.ts";
 import type { DataPathOptions, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
+import type { ResumedTransfer } from "./service.ts";
 
 /** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
-interface Methods extends Omit<QueuePairPath, "failure" | "onSlowed"> {
+interface Methods extends Omit<QueuePairPath, "failure" | "onSlowed" | "onResumed"> {
   /** @param standardPort the embedded provider may take the UDP port that devices send to */
   open(options: QueuePairPathOptions, standardPort: boolean): Promise<void>;
   openStream(options: DataPathOptions): Promise<void>;
@@ -30,9 +31,13 @@ export type WorkerCall = {
   };
 }[Method];
 
-/** What a worker says: a call's result or error, that a data path ended by itself, or that a limit slows it down. */
+/**
+ * What a worker says: a call's result or error, that a data path ended by itself, that a limit slows
+ * it down, or that a transfer goes on.
+ */
 export type WorkerReport =
   | { readonly call: number; readonly result: unknown }
   | { readonly call: number; readonly error: PlainError }
   | { readonly session: number; readonly failure: PlainError }
-  | { readonly session: number; readonly slowed: string };
+  | { readonly session: number; readonly slowed: string }
+  | { readonly session: number; readonly resumed: ResumedTransfer };

@@ -14,6 +14,7 @@ import type {
   QueuePairPathOptions,
   StreamPath,
 } from "./data_path.ts";
+import type { ResumedTransfer } from "./service.ts";
 import { SessionPins } from "./session_pins.ts";
 import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
 
@@ -23,6 +24,7 @@ const log = logger("workers");
 interface Watcher {
   readonly fail: (error: VerbsealError) => void;
   readonly slowed: (limit: string) => void;
+  readonly resumed: (transfer: ResumedTransfer) => void;
 }
 
 /** One worker thread and what it is asked. */
@@ -95,6 +97,10 @@ class DataWorker {
       this.#watchers.get(report.session)?.slowed(report.slowed);
       return;
     }
+    if ("resumed" in report) {
+      this.#watchers.get(report.session)?.resumed(report.resumed);
+      return;
+    }
     const answer = this.#calls.get(report.call);
     this.#calls.delete(report.call);
     if ("error" in report) answer?.reject(fromPlainError(report.error));
@@ -118,6 +124,7 @@ class DataWorker {
 class WorkerDataPath implements DataPath {
   readonly failure: Promise<VerbsealError>;
   onSlowed: DataPath["onSlowed"];
+  onResumed: DataPath["onResumed"];
   #closed: Promise<FinalState> | undefined;
 
   /**
@@ -135,6 +142,7 @@ class WorkerDataPath implements DataPath {
     worker.watch(session, {
       fail: failure.resolve,
       slowed: (limit) => this.onSlowed?.(limit),
+      resumed: (transfer) => this.onResumed?.(transfer),
     });
     opened.catch(() => {});
   }
