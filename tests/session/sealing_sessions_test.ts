@@ -91,7 +91,10 @@ async function packetsOf(limits: KeyLimits): Promise<Record<"client" | "server",
   }
   const ends = await Promise.all(paths.map((path) => path.close()));
   const sent = (end: typeof local) =>
-    psnDistance(end.psn, ends.find((final) => final?.qpn === end.qpn)!.sqPsn);
+    psnDistance(
+      end.psn,
+      ends.find(({ queuePair }) => queuePair?.qpn === end.qpn)!.queuePair!.sqPsn,
+    );
   return { client: sent(local), server: sent(remote) };
 }
 
