@@ -41,17 +41,31 @@ export class PacketAttacker implements Disposable {
     this.#destination = new Destination(this.#wire.local, target);
   }
 
-  send({ opcode, qpn, psn, ackRequested = true, body = new Uint8Array(0) }: AttackPacket): void {
-    const batch = this.#batch;
+  send(packet: AttackPacket): void {
+    this.#batch.clear();
+    this.#add(this.#batch, packet);
+    if (this.#wire.send(this.#batch, 0) !== 1) throw new Error("the packet was not sent");
+  }
+
+  /** Sends a packet again and again, at each call as many times as the system takes at once. */
+  flood(packet: AttackPacket): () => void {
+    const batch = this.#resources.use(new TransmitBatch(this.#wire.maxSegments));
+    while (this.#add(batch, packet));
+    return () => void this.#wire.send(batch, 0);
+  }
+
+  /** False when the batch is full. */
+  #add(batch: TransmitBatch, packet: AttackPacket): boolean {
+    const { opcode, qpn, psn, ackRequested = true, body = new Uint8Array(0) } = packet;
     const padded = body.length + (-body.length & 3);
     const bytes = BTH_BYTES + padded + ICRC_BYTES;
-    batch.clear();
     const at = batch.begin(this.#destination, bytes);
+    if (at < 0) return false;
     writeBth(batch.view, at, opcode, body.length, qpn, psn, ackRequested, false);
     batch.bytes.fill(0, at + BTH_BYTES, at + bytes);
     batch.bytes.set(body, at + BTH_BYTES);
     batch.end(at, bytes);
-    if (this.#wire.send(batch, 0) !== 1) throw new Error("the packet was not sent");
+    return true;
   }
 
   [Symbol.dispose](): void {

@@ -40,6 +40,8 @@ export interface Figure {
   unit: "MB/s" | "us" | "s" | "bytes" | "1/s" | "s/GiB";
   /** verbseal ÷ peerValue. */
   ratio: number | null;
+  /** What the ratio has to be at least, where a smaller one is a failure. */
+  leastRatio?: number;
   /** What both ran with, for the reader; not part of the JSON line. */
   settings: string;
 }
@@ -87,9 +89,14 @@ function rounded(value: number): number {
 /** A figure as one line of JSON. */
 export function jsonLine(figure: Figure): string {
   const { bench, size, queuePairs, backend, transport, sessions } = figure;
-  const { verbseal, peer, peerValue, unit, ratio } = figure;
+  const { verbseal, peer, peerValue, unit, ratio, leastRatio } = figure;
   const subject = { bench, size, queuePairs, backend, transport, sessions };
-  return JSON.stringify({ ...subject, verbseal, peer, peerValue, unit, ratio });
+  return JSON.stringify({ ...subject, verbseal, peer, peerValue, unit, ratio, leastRatio });
+}
+
+/** Whether its ratio is what it has to be, or may be anything. */
+export function passes({ ratio, leastRatio }: Figure): boolean {
+  return leastRatio === undefined || (ratio !== null && ratio >= leastRatio);
 }
 
 /** Figures as a table, under the settings they were measured with. */
@@ -105,7 +112,7 @@ export function table(figures: readonly Figure[]): string {
       figure.peerValue?.toFixed(2) ?? "",
       figure.peer ?? "",
       figure.unit,
-      figure.ratio?.toFixed(3) ?? "",
+      ratioText(figure),
     ]),
   ];
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
@@ -113,6 +120,13 @@ export function table(figures: readonly Figure[]): string {
     row.map((cell, column) => align(cell, column, widths[column]!)).join("  ").trimEnd()
   );
   return [...settings, "", ...lines].join("\n");
+}
+
+function ratioText(figure: Figure): string {
+  const { ratio, leastRatio } = figure;
+  const text = ratio?.toFixed(3) ?? "";
+  if (leastRatio === undefined) return text;
+  return passes(figure) ? `${text}, at least ${leastRatio}` : `${text} IS BELOW ${leastRatio}`;
 }
 
 /** Numbers stand to the right, words to the left. */

@@ -1,5 +1,5 @@
-import { assertEquals, assertThrows } from "@std/assert";
-import { type Figure, jsonLine, median, type Subject, summarize, table } from "./figure.ts";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { type Figure, jsonLine, median, passes, type Subject, summarize, table } from "./figure.ts";
 
 const subject: Subject = {
   bench: "verbs.write.bw",
@@ -110,4 +110,12 @@ verbs.write.bw    65536    1     57.00  60.00  ib_write_bw  MB/s  0.950
 verbs.write.bw  1048576    1     58.00  58.00  ib_write_bw  MB/s  1.000
 verbs.write.bw    65536   64     50.00                      MB/s`,
   );
+});
+
+Deno.test("a figure passes if its ratio is what it has to be at least, and the table says so", () => {
+  const bounded = { ...subject, leastRatio: 0.9 };
+  const [enough, tooLittle] = [summarize(bounded, [9], [10]), summarize(bounded, [8.9], [10])];
+  assertEquals([enough, tooLittle, summarize(subject, [1], [10])].map(passes), [true, false, true]);
+  assertMatch(table([enough]), / 0\.900, at least 0\.9$/);
+  assertMatch(table([tooLittle]), / 0\.890 IS BELOW 0\.9$/);
 });

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { startServer } from "../cli/run.ts";
 import { Workspace } from "../program.ts";
 import { provider, rxe } from "../provider.ts";
+import { NetworkNamespace } from "../vm/namespace.ts";
 import type { Figure } from "./figure.ts";
 import { measureInTurn } from "./in_turn.ts";
 import { linesOf, startProcess } from "./peer.ts";
@@ -10,8 +11,31 @@ import { linesOf, startProcess } from "./peer.ts";
 const runs = provider === rxe ? 3 : 5;
 const seconds = 2;
 
+/** The part that a client keeps at least beside a hostile one of what it has beside one that means well. */
+const KEPT_PART = 0.9;
+
+const hostile = {
+  messages: "tiny messages, 128 at once",
+  large: "messages of 1 MiB, four at once",
+  grants: "one grant after the other for a single byte",
+  reads: "READs of 64 KiB of what it was granted once, 16 at once",
+  tinyReads: "READs of a byte at an odd address, 16 at once",
+  frames: "control frames, PINGs in one session and REQUESTs in another",
+  packets: "packets of its own making that have come already, as fast as it can",
+  sessions: "sessions that are opened and given up, four at once",
+  requeues: "sessions whose queue pair is to be replaced again and again, four at once",
+  unreceived: "questions without a receive for their answers, in four sessions at once",
+} as const;
+
 /** What a neighbour does: as the client that is measured does, or the worst of its kind. */
-export type Load = "honest" | "messages" | "grants" | "sessions" | "packets";
+export type Load = "honest" | keyof typeof hostile;
+
+/** Where a neighbour's queue pair is. */
+export interface Place {
+  /** As `--device` takes it. */
+  readonly device: string;
+  readonly address: string;
+}
 
 /** What a neighbour is told. */
 export interface NeighbourOptions {
@@ -19,31 +43,30 @@ export interface NeighbourOptions {
   readonly port: number;
   /** PEM. */
   readonly authority: string;
+  readonly place: Place;
 }
 
-const hostile: Record<Exclude<Load, "honest">, string> = {
-  messages: "tiny messages, 128 at once",
-  grants: "one grant after the other for a single byte",
-  packets: "packets of its own making that have come already, as fast as it can",
-  sessions: "sessions that are opened and given up, four at once",
-};
-
-/** In the guest, whose processors are emulated, clients take long to begin; and there is no wire for packets. */
-const kinds: readonly (keyof typeof hostile)[] = provider === rxe
-  ? ["messages", "grants"]
-  : ["messages", "grants", "sessions", "packets"];
+const kinds = Object.keys(hostile) as (keyof typeof hostile)[];
 
 /** One figure for each kind of hostile neighbour. */
 export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
-  await using workspace = await Workspace.create();
+  await using building = new AsyncDisposableStack();
+  // Before any device is opened: the port goes down meanwhile.
+  const far = provider === rxe ? building.use(await NetworkNamespace.create()) : undefined;
+  const workspace = building.use(await Workspace.create());
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
   // A neighbour whom the others leave no processor takes its time to come in.
   const options = ["--device", provider.device, "--handshake-timeout", "60s"];
-  await using server = await startServer(workspace.path, options);
-  const { port } = server;
-  await using honest = await Neighbour.start({ load: "honest", port, authority });
+  const { port } = building.use(await startServer(workspace.path, options));
+  const start = (load: Load) => {
+    const host = load === "packets" ? far : undefined;
+    const address = host ? NetworkNamespace.addresses.ipv4 : provider.address;
+    const place = { address, device: host ? `roce:${address}` : provider.device };
+    return Neighbour.start({ load, port, authority, place }, host);
+  };
+  const honest = building.use(await start("honest"));
   const beside = async (load: Load) => {
-    await using _neighbour = await Neighbour.start({ load, port, authority });
+    await using _neighbour = await start(load);
     return await honest.measure();
   };
   for (const load of kinds) {
@@ -52,6 +75,7 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
       size: 32_768,
       peer: "beside one that means well",
       unit: "MB/s",
+      leastRatio: KEPT_PART,
       settings: settings(load),
     } as const;
     yield await measureInTurn({
@@ -79,8 +103,10 @@ class Neighbour implements AsyncDisposable {
     private readonly nextLine: () => Promise<string | undefined>,
   ) {}
 
-  static async start(options: NeighbourOptions): Promise<Neighbour> {
-    const process = startProcess("./neighbour_process.ts", JSON.stringify(options));
+  /** @param host another than this one: packets of a device to itself use no wire */
+  static async start(options: NeighbourOptions, host?: NetworkNamespace): Promise<Neighbour> {
+    const within = host ? ["ip", "netns", "exec", host.name] : [];
+    const process = startProcess("./neighbour_process.ts", JSON.stringify(options), within);
     const nextLine = linesOf(process.stdout);
     if (await nextLine() !== "begun") throw new Error(`the load ${options.load} has not begun`);
     return new Neighbour(process, nextLine);

@@ -71,12 +71,15 @@ function start(options: EndOptions) {
   return startProcess("./peer_process.ts", JSON.stringify(options));
 }
 
-/** Starts a program of this directory, which may ask for its own memory without garbage. */
-export function startProcess(name: string, argument: string) {
+/**
+ * Starts a program of this directory, which may ask for its own memory without garbage.
+ *
+ * @param within the command that runs it, if any
+ */
+export function startProcess(name: string, argument: string, within: readonly string[] = []) {
   const program = fileURLToPath(new URL(name, import.meta.url));
   // Garbage must not count as memory in use.
   const flags = ["run", "-A", "--no-check", "--cached-only", "--v8-flags=--expose-gc"];
-  return spawn(process.execPath, [...flags, program, argument], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
+  const [command, ...args] = [...within, process.execPath, ...flags, program, argument];
+  return spawn(command!, args, { stdio: ["pipe", "pipe", "inherit"] });
 }

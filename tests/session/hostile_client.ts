@@ -29,6 +29,9 @@ import { ReliableEnd } from "../rdma/resources.ts";
 /** Receives posted, and sends outstanding at most. */
 const SLOTS = 16;
 
+/** READs that it offers to have outstanding each way, unless told. */
+const RD_ATOMIC = 4;
+
 /** Memory: received fragments, then fragments to send, then a window for file transfers. */
 const SEND_BASE = SLOTS * FRAGMENT_BYTES;
 const WINDOW_BASE = 2 * SEND_BASE;
@@ -68,6 +71,8 @@ export interface HostileClientOptions {
   readonly seal?: Seal;
   /** Of its device; that of the provider of these tests unless told. */
   readonly port?: PortChoice;
+  /** READs that it offers to have outstanding each way. */
+  readonly rdAtomic?: number;
 }
 
 type Connect = Step & { do: "connect" };
@@ -77,6 +82,7 @@ export class HostileClient implements Disposable {
   readonly #tls: Deno.TlsConn;
   readonly #device: Device;
   readonly #port: PortChoice;
+  readonly #rdAtomic: number;
   readonly #decoder = new FrameDecoder();
   readonly #frames: Frame[] = [];
   readonly #exchange: ClientExchange;
@@ -89,6 +95,7 @@ export class HostileClient implements Disposable {
   #sent = 0;
   #completed = 0;
   #lastRequest = 0;
+  #withholding = false;
 
   #seal: SessionSeal | undefined;
   /** Of the messages, if they are sealed. */
@@ -96,7 +103,14 @@ export class HostileClient implements Disposable {
   readonly #draft = new Memory(FRAGMENT_BYTES);
   readonly #opened = new Memory(FRAGMENT_BYTES);
 
-  private constructor(tls: Deno.TlsConn, device: Device, port: PortChoice, seal: Seal) {
+  private constructor(
+    tls: Deno.TlsConn,
+    device: Device,
+    port: PortChoice,
+    seal: Seal,
+    rdAtomic: number,
+  ) {
+    this.#rdAtomic = rdAtomic;
     this.#tls = tls;
     this.#device = device;
     this.#port = port;
@@ -120,13 +134,13 @@ export class HostileClient implements Disposable {
     device: Device,
     options: HostileClientOptions = {},
   ): Promise<HostileClient> {
-    const { alpnProtocols = [protocol], seal = "aes-256-gcm" } = options;
+    const { alpnProtocols = [protocol], seal = "aes-256-gcm", rdAtomic = RD_ATOMIC } = options;
     const { port = portChoice(selectPort(provider.device, provider.address)) } = options;
     const { address: hostname } = provider;
     const caCerts = [authority];
     const tls = await Deno.connectTls({ hostname, port: server.port, caCerts, alpnProtocols });
     await tls.handshake();
-    return new HostileClient(tls, device, port, seal);
+    return new HostileClient(tls, device, port, seal, rdAtomic);
   }
 
   /** Its name in the server's log. */
@@ -164,8 +178,8 @@ export class HostileClient implements Disposable {
       gidType,
       lid,
       mtu,
-      maxRdAtomic: 4,
-      maxDestRdAtomic: 4,
+      maxRdAtomic: this.#rdAtomic,
+      maxDestRdAtomic: this.#rdAtomic,
       receives: SLOTS,
       ...(udpPort === undefined ? {} : { udpPort }),
     };
@@ -271,9 +285,14 @@ export class HostileClient implements Disposable {
     return this.#end!.memory.bytes.slice(at, at + FRAGMENT_BYTES);
   }
 
-  /** Resolves when all that was sent is acknowledged. */
-  async acknowledged(): Promise<void> {
-    while (this.#completed < this.#sent) await this.#arrival.promise;
+  /** Resolves when of all that was sent no more than so many are not acknowledged. */
+  async acknowledged(outstanding = 0): Promise<void> {
+    while (this.#sent - this.#completed > outstanding) await this.#arrival.promise;
+  }
+
+  /** Posts no receive any more, whatever it grants. */
+  withholdReceives(): void {
+    this.#withholding = true;
   }
 
   /** WRITEs or READs some bytes of the server's memory. */
@@ -483,7 +502,7 @@ export class HostileClient implements Disposable {
         if (id < SLOTS) this.#completed += 1;
         else {
           this.#arrivals.push(this.#opening(id - SLOTS, queue.completions.byteLength(index)));
-          queuePair.postReceive(receives, id - SLOTS);
+          if (!this.#withholding) queuePair.postReceive(receives, id - SLOTS);
         }
       }
       this.#arrival.resolve();
