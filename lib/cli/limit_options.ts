@@ -138,6 +138,11 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
     text: "clients at once of --messages-listen",
     parse: count,
   },
+  messageClientsPerAddress: {
+    flags: "--max-message-clients-per-address <count>",
+    text: "those from one address, or one IPv6 /64",
+    parse: count,
+  },
 };
 
 const names = Object.keys(options) as (keyof Limits)[];

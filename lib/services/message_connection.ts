@@ -131,7 +131,8 @@ export class MessageConnection {
     await this.#client.identify(tls.peerCertificates);
     await checkRevocation?.(tls);
     await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
-    this.#admitted.use(admission.identity(this.#client.quota(limits)));
+    const { hostname } = this.#incoming.peerAddress;
+    this.#admitted.use(admission.messageClient(hostname, this.#client.quota(limits)));
     await this.#audit.record("accepted", { service: "messages" });
     this.#accepted = true;
   }

@@ -6,6 +6,7 @@ import type { Limits } from "./limits.ts";
 /** What one address has: sessions, and connection attempts it may make. */
 interface Account {
   sessions: number;
+  messageClients: number;
   handshakes: number;
   attempts: number;
   updated: number;
@@ -135,7 +136,7 @@ export class Admission {
       );
     }
     using building = new DisposableStack();
-    building.use(this.identity(quota));
+    building.use(this.#identity(quota));
     if (device) building.use(this.#device(device));
     this.#sessions += 1;
     account.sessions += 1;
@@ -149,11 +150,28 @@ export class Admission {
   }
 
   /**
-   * A client of this identity wants a session, whatever it is carried by.
+   * A client of the message service for plain TLS clients.
    *
-   * @throws LimitError when the identity has as many as it may have
+   * @throws LimitError when its address or identity has as many as it may have
    */
-  identity({ identity, sessions }: SessionQuota): Disposable {
+  messageClient(address: string, quota: SessionQuota): Disposable {
+    const account = this.#account(address);
+    const { messageClientsPerAddress } = this.limits;
+    if (account.messageClients >= messageClientsPerAddress) {
+      throw new LimitError(
+        "message_clients_per_address",
+        `this address has its ${messageClientsPerAddress} message clients`,
+        "end another one first",
+      );
+    }
+    using building = new DisposableStack();
+    building.use(this.#identity(quota));
+    account.messageClients += 1;
+    building.defer(() => account.messageClients -= 1);
+    return building.move();
+  }
+
+  #identity({ identity, sessions }: SessionQuota): Disposable {
     return claim(
       this.#identities,
       identity,
@@ -187,6 +205,7 @@ export class Admission {
     const rate = this.limits.connectionsPerSecond;
     const account = this.#accounts.get(name) ?? {
       sessions: 0,
+      messageClients: 0,
       handshakes: 0,
       attempts: rate,
       updated: now,
@@ -201,8 +220,8 @@ export class Admission {
   }
 
   #forgetOne(): void {
-    for (const [name, { sessions, handshakes }] of this.#accounts) {
-      if (sessions > 0 || handshakes > 0) continue;
+    for (const [name, { sessions, messageClients, handshakes }] of this.#accounts) {
+      if (sessions + messageClients + handshakes > 0) continue;
       this.#accounts.delete(name);
       return;
     }

@@ -41,6 +41,11 @@ export interface Limits {
   readonly messageBytes: number;
   /** Connections at once of the message service for plain TLS clients. 5000: each costs memory for TLS, and nothing of a device. */
   readonly messageClients: number;
+  /**
+   * The same from one address (IPv6: from one /64). 1250: four hostile hosts are needed to take all
+   * places there are.
+   */
+  readonly messageClientsPerAddress: number;
   /** Bytes of the region that the memory service lends to a session. 1 MiB, a part of {@linkcode registeredBytes}. */
   readonly lentBytes: number;
   /**
@@ -119,6 +124,7 @@ export const defaultLimits: Limits = {
   drainSeconds: 10,
   messageBytes: 2 ** 20,
   messageClients: 5000,
+  messageClientsPerAddress: 1250,
   lentBytes: 2 ** 20,
   registeredBytes: 2 ** 22,
   registeredBytesInAll: 2 ** 32,

@@ -17,6 +17,7 @@ const limits = {
   connectionsPerSecond: Infinity,
   handshakes: Infinity,
   messageClients: Infinity,
+  messageClientsPerAddress: Infinity,
   idleSeconds: 3600,
 };
 const { backend, identity } = JSON.parse(Deno.args[0]!);

@@ -152,6 +152,20 @@ messageTest("clients beyond the limit are refused, and let in when one has gone"
   assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
 }, { messageClients: 1 });
 
+messageTest(
+  "clients of one address beyond its share are refused, and let in when one has gone",
+  async (scene) => {
+    const first = await scene.client();
+    assertEquals(await first.ask("ECHO", "here"), "here");
+    const second = await scene.client();
+    assertEquals((await scene.ended(second)).reason, "message_clients_per_address");
+    first.close();
+    await scene.ended(first);
+    assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
+  },
+  { messageClientsPerAddress: 1 },
+);
+
 messageTest("connections beyond the rate of an address are refused", async (scene) => {
   const first = await scene.client();
   using second = await scene.tcp();
