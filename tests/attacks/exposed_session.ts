@@ -8,6 +8,7 @@ import type { HostileClient } from "../session/hostile_client.ts";
 import { NetworkNamespace } from "../vm/namespace.ts";
 import { PacketAttacker } from "./packet_attacker.ts";
 import type { System } from "./system.ts";
+import { type Look, WireTap } from "./wire_tap.ts";
 
 /** Where the wire of the guest's device ends. It is there before any device is opened: its port goes down meanwhile. */
 let otherEnd: NetworkNamespace | undefined;
@@ -31,19 +32,26 @@ export class ExposedSession implements AsyncDisposable {
   /**
    * On a device a session with itself uses no wire: there the client is the embedded provider in a
    * namespace at the other end of it.
+   *
+   * @param look of somebody who stands in the way of the client's packets; nobody does unless told
    */
-  static async open(system: System): Promise<ExposedSession> {
+  static async open(system: System, look?: Look): Promise<ExposedSession> {
     await using building = new AsyncDisposableStack();
     const { address } = provider;
+    const to = { gid: `::ffff:${address}`, udpPort: system.device.udpPort };
     if (provider.name === "roce") {
-      const client = building.use(await system.hostile());
-      return ExposedSession.#attacked(client, address, (work) => work(), building);
+      const within = <T>(work: () => T) => work();
+      const tap = look && building.use(new WireTap({ to, from: to.gid, within }, look));
+      const place = { device: system.clientDevice, detour: tap?.port };
+      const client = building.use(await system.hostile(place));
+      return ExposedSession.#attacked(client, address, within, building);
     }
     const far = NetworkNamespace.addresses.ipv4;
     const within = <T>(work: () => T) => otherEnd!.within(work);
+    const tap = look && building.use(new WireTap({ to, from: `::ffff:${far}`, within }, look));
     const { device, port } = within(() => openFar(far));
     building.use(device);
-    const client = building.use(await system.hostile({ device, port }));
+    const client = building.use(await system.hostile({ device, port, detour: tap?.port }));
     return ExposedSession.#attacked(client, far, within, building);
   }
 

@@ -98,6 +98,8 @@ export interface SystemOptions {
 export interface ClientPlace {
   readonly device: Device;
   readonly port?: PortChoice;
+  /** As of {@linkcode HostileClient}. */
+  readonly detour?: number | undefined;
 }
 
 /** The server, and what the test looks at. */
@@ -159,9 +161,11 @@ export class System implements AsyncDisposable {
   }
 
   /** A client that can stop or lie at any step; it has finished the TLS handshake. */
-  connect({ device, port }: ClientPlace = { device: this.clientDevice }): Promise<HostileClient> {
+  connect(
+    { device, ...place }: ClientPlace = { device: this.clientDevice },
+  ): Promise<HostileClient> {
     const seal = this.seal === "off" ? "off" : "aes-256-gcm";
-    return HostileClient.connect(this, authority, device, { seal, ...(port ? { port } : {}) });
+    return HostileClient.connect(this, authority, device, { seal, ...place });
   }
 
   /** The same, with a session. */

@@ -14,32 +14,46 @@ import { changed } from "./careless_path.ts";
 /** Looks at a packet from the BTH on, ICRC included, and may change it. */
 export type Look = (packet: Uint8Array) => void;
 
-/** Stands in the way to one port. */
-class WireTap {
-  readonly #wire: UdpWire;
+/** Where packets come by, and how they go on. */
+export interface TapPlace {
+  /** Where they are to go: a port's GID, and its UDP port if it is not that of RDMA devices. */
+  readonly to: { readonly gid: string; readonly udpPort?: number | undefined };
+  /** GID of who sends them, as which they go on. */
+  readonly from: string;
+  /** Runs where that one's host is. */
+  readonly within: <T>(work: () => T) => T;
+}
+
+/** Stands in the way to one port, with a UDP port of its own at that one's address. */
+export class WireTap implements Disposable {
+  readonly #arriving: UdpWire;
+  readonly #leaving: UdpWire;
   readonly #received = new ReceiveBatch();
   readonly #outgoing = new TransmitBatch(1);
   readonly #destination: Destination;
 
-  constructor({ gid, udpPort }: LocalQueuePair, private readonly look: Look) {
-    const address = addressOfGid(gid);
-    this.#wire = new UdpWire(address, 0);
-    const target = new Endpoint(address, udpPort ?? ROCE_UDP_PORT);
-    this.#destination = new Destination(this.#wire.local, target);
+  constructor({ to, from, within }: TapPlace, private readonly look: Look) {
+    const address = addressOfGid(to.gid);
+    const target = new Endpoint(address, to.udpPort ?? ROCE_UDP_PORT);
+    this.#arriving = new UdpWire(address, 0);
+    this.#leaving = within(() => new UdpWire(addressOfGid(from), 0));
+    this.#destination = new Destination(this.#leaving.local, target);
     this.#run();
   }
 
+  /** Where packets have to go to instead. */
   get port(): number {
-    return this.#wire.local.port;
+    return this.#arriving.local.port;
   }
 
-  close(): void {
-    this.#wire[Symbol.dispose]();
+  [Symbol.dispose](): void {
+    this.#arriving[Symbol.dispose]();
+    this.#leaving[Symbol.dispose]();
   }
 
   async #run(): Promise<void> {
-    while (await this.#wire.readable()) {
-      const count = this.#wire.receive(this.#received);
+    while (await this.#arriving.readable()) {
+      const count = this.#arriving.receive(this.#received);
       for (let message = 0; message < count; message++) this.#passMessage(message);
     }
     this.#received[Symbol.dispose]();
@@ -64,7 +78,7 @@ class WireTap {
     batch.bytes.set(packet, at);
     maskBth(batch.view, at);
     batch.end(at, packet.length);
-    this.#wire.send(batch, 0);
+    this.#leaving.send(batch, 0);
   }
 }
 
@@ -79,7 +93,8 @@ export function tapped(
 ): (path: QueuePairPath) => QueuePairPath {
   return (path) => {
     let tap: WireTap | undefined;
-    const tapOf = (numbers: LocalQueuePair) => tap = new WireTap(numbers, look);
+    const tapOf = (target: LocalQueuePair) =>
+      tap = new WireTap({ to: target, from: target.gid, within: (work) => work() }, look);
     return changed(path, {
       async allocate() {
         const own = await path.allocate();
@@ -91,7 +106,7 @@ export function tapped(
         return path.connect({ ...order, remote: { ...remote, udpPort: tapOf(remote).port } });
       },
       close(reason) {
-        tap?.close();
+        tap?.[Symbol.dispose]();
         return path.close(reason);
       },
     });

@@ -73,6 +73,8 @@ export interface HostileClientOptions {
   readonly port?: PortChoice;
   /** READs that it offers to have outstanding each way. */
   readonly rdAtomic?: number;
+  /** UDP port of the server's address that its packets go to: of somebody who stands in their way. */
+  readonly detour?: number | undefined;
 }
 
 type Connect = Step & { do: "connect" };
@@ -83,6 +85,7 @@ export class HostileClient implements Disposable {
   readonly #device: Device;
   readonly #port: PortChoice;
   readonly #rdAtomic: number;
+  readonly #detour: number | undefined;
   readonly #decoder = new FrameDecoder();
   readonly #frames: Frame[] = [];
   readonly #exchange: ClientExchange;
@@ -109,11 +112,13 @@ export class HostileClient implements Disposable {
     port: PortChoice,
     seal: Seal,
     rdAtomic: number,
+    detour: number | undefined,
   ) {
     this.#rdAtomic = rdAtomic;
     this.#tls = tls;
     this.#device = device;
     this.#port = port;
+    this.#detour = detour;
     this.#exchange = new ClientExchange({
       offers: {
         transports: ["rdma"],
@@ -134,13 +139,18 @@ export class HostileClient implements Disposable {
     device: Device,
     options: HostileClientOptions = {},
   ): Promise<HostileClient> {
-    const { alpnProtocols = [protocol], seal = "aes-256-gcm", rdAtomic = RD_ATOMIC } = options;
+    const {
+      alpnProtocols = [protocol],
+      seal = "aes-256-gcm",
+      rdAtomic = RD_ATOMIC,
+      detour,
+    } = options;
     const { port = portChoice(selectPort(provider.device, provider.address)) } = options;
     const { address: hostname } = provider;
     const caCerts = [authority];
     const tls = await Deno.connectTls({ hostname, port: server.port, caCerts, alpnProtocols });
     await tls.handshake();
-    return new HostileClient(tls, device, port, seal, rdAtomic);
+    return new HostileClient(tls, device, port, seal, rdAtomic, detour);
   }
 
   /** Its name in the server's log. */
@@ -197,7 +207,7 @@ export class HostileClient implements Disposable {
       this.#seal = new SessionSeal(seal, { side: "client", fail: () => {} });
       this.#channel = this.#seal.channel("messages");
     }
-    bringUp(end.queuePair, this.#port, this.#connect!, () => this.#postReceives());
+    bringUp(end.queuePair, this.#port, this.#order(), () => this.#postReceives());
     this.#pump();
     if (epoch === 0) await this.#take(this.#exchange.connected());
     else await this.sendBody("READY", { epoch });
@@ -223,17 +233,23 @@ export class HostileClient implements Disposable {
     await this.message(MessageKind.PROOF);
   }
 
-  /** Puts a chunk of zeros into its window, sealed for a transfer where the session is. */
+  /**
+   * Puts a chunk into its window, sealed for a transfer where the session is.
+   *
+   * @param content its bytes; zeros unless told
+   */
   fillBuffer(
     transfer: number,
     { buffer, length, offset }: { buffer: number; length: number; offset: number },
+    content: Uint8Array = new Uint8Array(length),
   ): void {
     const { memory } = this.#end!;
     const at = WINDOW_BASE + buffer * WINDOW_BUFFER_BYTES;
-    using zeros = new Memory(length);
+    using plain = new Memory(length);
+    plain.bytes.set(content);
     using channel = this.#seal?.channel("files", transfer);
-    if (channel) channel.seal(zeros, 0, length, memory, at, offset);
-    else memory.bytes.set(zeros.bytes, at);
+    if (channel) channel.seal(plain, 0, length, memory, at, offset);
+    else memory.bytes.set(content, at);
   }
 
   /** Bytes that a fragment's payload may have. */
@@ -445,6 +461,12 @@ export class HostileClient implements Disposable {
     this.#draft[Symbol.dispose]();
     this.#opened[Symbol.dispose]();
     this.vanish();
+  }
+
+  #order(): Connect {
+    const connect = this.#connect!;
+    if (this.#detour === undefined) return connect;
+    return { ...connect, remote: { ...connect.remote, udpPort: this.#detour } };
   }
 
   async #receive(): Promise<void> {
