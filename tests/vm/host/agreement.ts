@@ -7,6 +7,7 @@ import {
   type Hello,
   type QueuePairNumbers,
   type RdmaChoices,
+  type Seal,
   type Welcome,
 } from "../../../lib/control/messages.ts";
 import type { Chunk } from "./capture.ts";
@@ -21,12 +22,15 @@ export interface End {
   /** Key and HMAC of its PROOF. */
   readonly proofKey: Uint8Array;
   readonly proof: Uint8Array;
+  /** Of which all keys come that what it sends is sealed with. */
+  readonly sealKey: Uint8Array<ArrayBuffer>;
 }
 
 /** What was agreed in one TLS connection. */
 export interface Agreement {
   readonly session: string;
   readonly connect: RdmaChoices["connect"];
+  readonly seal: Seal;
   /** Path MTU in bytes. */
   readonly mtu: number;
   readonly client: End;
@@ -76,10 +80,13 @@ export function readAgreement(chunks: readonly Chunk[]): Agreement {
     secret,
     proofKey: keys.key("proof", side, context),
     proof: keys.token("proof", side, context),
+    sealKey: keys.key("seal", side, context),
   });
+  const { connect, seal } = welcome.choices as RdmaChoices;
   return {
     session: welcome.session,
-    connect: (welcome.choices as RdmaChoices).connect,
+    connect,
+    seal,
     mtu: Math.min(clientNumbers.mtu, serverNumbers.mtu),
     client: end("client", clientNumbers, hello, clientSecret),
     server: end("server", serverNumbers, welcome, serverSecret),

@@ -116,33 +116,38 @@ export async function managementMessages(capture: string): Promise<ManagementMes
  * All TCP connections that carried anything.
  *
  * @param keyLog file with the keys of their TLS sessions
- * @param port the server's
+ * @param ports the servers'
  */
 export async function connections(
   capture: string,
   keyLog: string,
-  port: number,
+  ports: readonly number[],
 ): Promise<Connection[]> {
   const rows = await fields(capture, "tcp.len > 0", ["tcp.stream"]);
   const streams = [...new Set(rows.map(([stream]) => stream!))];
-  const options = ["-o", `tls.keylog_file:${keyLog}`, "-d", `tcp.port==${port},tls`];
-  const follow = async (protocol: "tcp" | "tls", stream: string) =>
-    chunks(
-      await tshark(capture, [...options, "-q", "-z", `follow,${protocol},raw,${stream}`]),
-      port,
-    );
-  return await Promise.all(
-    streams.map(async (stream) => ({
-      wire: await follow("tcp", stream),
-      plain: await follow("tls", stream),
-    })),
-  );
+  const options = [
+    ...["-o", `tls.keylog_file:${keyLog}`],
+    ...ports.flatMap((port) => ["-d", `tcp.port==${port},tls`]),
+    ...streams.flatMap((stream) =>
+      ["tcp", "tls"].flatMap((protocol) => ["-z", `follow,${protocol},raw,${stream}`])
+    ),
+  ];
+  // All at once: each run reads the whole capture.
+  const accounts = (await tshark(capture, ["-q", ...options])).split(/^Follow: /m);
+  const follow = (protocol: "tcp" | "tls", stream: string) => {
+    const heading = `${protocol},raw\nFilter: tcp.stream eq ${stream}\n`;
+    return chunks(accounts.find((account) => account.startsWith(heading))!, ports);
+  };
+  return streams.map((stream) => ({
+    wire: follow("tcp", stream),
+    plain: follow("tls", stream),
+  }));
 }
 
 /** Reads tshark's account of a stream: a line of hexadecimal digits a chunk, node 1's with a tab. */
-function chunks(account: string, port: number): Chunk[] {
+function chunks(account: string, ports: readonly number[]): Chunk[] {
   // Node 0 is the one that was first: of the decrypted data that may be the server.
-  const nodes = new RegExp(`^Node 0: \\S*:${port}$`, "m").test(account)
+  const nodes = new RegExp(`^Node 0: \\S*:(${ports.join("|")})$`, "m").test(account)
     ? ["server", "client"] as const
     : ["client", "server"] as const;
   return [...account.matchAll(/^(\t?)([0-9a-f]+)$/gm)].map(([, tab, digits]) => ({

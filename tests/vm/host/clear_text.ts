@@ -34,10 +34,14 @@ export function printed(what: string, bytes: Uint8Array): Sensitive[] {
   return [...forms].map((words) => text(what, words));
 }
 
-/** A PSN as programs print it: decimal and hexadecimal. */
+/**
+ * A PSN as programs print it: decimal and hexadecimal. Fewer digits than five stand by chance in
+ * megabytes that are encrypted.
+ */
 export function printedPsn(what: string, psn: number): Sensitive[] {
   const hexadecimal = psn.toString(16).padStart(6, "0");
-  return [String(psn), hexadecimal, hexadecimal.toUpperCase()].map((words) => text(what, words));
+  const forms = [String(psn), hexadecimal, hexadecimal.toUpperCase()];
+  return forms.filter(({ length }) => length >= 5).map((words) => text(what, words));
 }
 
 /** A PSN as C programs send it: so many bytes (3 or 4), of either order. */

@@ -15,54 +15,91 @@ import {
   udpPorts,
 } from "./capture.ts";
 
-const PORT = 4433;
+/** Of the server that seals, as it does unless told, and of the one that does not. */
+const SEALED_PORT = 4433;
+const CLEAR_PORT = 4434;
 
 /** Where the client tells the server's guest that it is done: it connects, and says nothing. */
-const DONE_PORT = 4434;
+const DONE_PORT = 4435;
 
-/** A file of one byte's value, so that what is found in a transfer is not there by chance. */
-export const FILE_BYTES = 3_000_000;
-export const FILE_VALUE = 0xa5;
+/** What sessions carry: words in a message, words for the server's memory, and a file. */
+export interface Content {
+  readonly message: string;
+  readonly written: string;
+  /** Of all bytes of the file, so that what is found of it is not there by chance. */
+  readonly fileValue: number;
+  /** Files that the client's commands move, each whole. */
+  readonly filesMoved: number;
+}
+
+export const FILE_BYTES = 1_000_000;
+
+export const SEALED: Content = {
+  message: "a message that is sealed",
+  written: "bytes that are sealed",
+  fileValue: 0x5a,
+  filesMoved: 4,
+};
+
+export const CLEAR: Content = {
+  message: "a message in the clear",
+  written: "bytes in the clear",
+  fileValue: 0xa5,
+  filesMoved: 3,
+};
 
 const SERVER = `
-SSLKEYLOGFILE=/results/keys "$VERBSEAL" server --root root --connect cm --log-format json \\
-  2>/results/log &
-server=$!
+servers=()
+serve() {
+  SSLKEYLOGFILE=/results/keys "$VERBSEAL" server --root root --handshake-timeout 60s \\
+    --log-format json "$@" 2>>/results/log &
+  servers+=($!)
+}
+serve --port ${SEALED_PORT} --connect cm
+serve --port ${CLEAR_PORT} --seal off
 busybox nc -l -p ${DONE_PORT}
-kill $server
-wait $server || { cat /results/log; exit 1; }
+kill "\${servers[@]}"
+for server in "\${servers[@]}"; do wait $server || exit 1; done
 `;
 
 const CLIENT = `
-reach() { timeout 60 bash -c "until (: >/dev/tcp/10.9.0.1/$1) 2>/dev/null; do sleep 0.1; done"; }
+reach() { timeout 120 bash -c "until (: >/dev/tcp/10.9.0.1/$1) 2>/dev/null; do sleep 0.1; done"; }
 trap 'reach ${DONE_PORT}' EXIT
-client() { "$VERBSEAL" client "$1" 10.9.0.1 "\${@:2}" --ca certs/ca.pem --json >>/results/sessions; }
+client() {
+  "$VERBSEAL" client "$2" "10.9.0.1:$1" "\${@:3}" --ca certs/ca.pem --timeout 60s --json \\
+    >>/results/sessions
+}
+sealed() { client ${SEALED_PORT} "$@"; }
+clear() { client ${CLEAR_PORT} "$@" --seal off; }
 set -e
-reach ${PORT}
-client echo "hello"
-client put file
-client get file copy
-client write "some bytes" --offset 5000
-client echo "hello" --connect cm
-cmp file copy
+reach ${SEALED_PORT}
+reach ${CLEAR_PORT}
+clear echo "${CLEAR.message}"
+clear put clear
+clear get clear copy-of-clear
+clear write "${CLEAR.written}" --offset 5000
+sealed echo "${SEALED.message}" --connect cm
+sealed put sealed
+sealed get sealed copy-of-sealed
+sealed write "${SEALED.written}" --offset 5000
 # From here on UDP port 4791 is free, which belongs to the kernel as long as the module is there.
 modprobe -r rdma_rxe
-client echo "hello" --device roce
-client put file again --device roce
-client get again copy-of-again --device roce
-cmp file copy-of-again
+clear get clear another-of-clear --device roce
+sealed put sealed again --device roce
+sealed get again copy-of-again --device roce
+for copy in copy-of-clear another-of-clear; do cmp clear $copy; done
+for copy in copy-of-sealed copy-of-again; do cmp sealed $copy; done
 `;
 
-/** Files that the client's commands move, each whole. */
-export const FILES_MOVED = 4;
-
-const RXE = { provider: "verbs", device: "rxe0", connect: "tls" };
-const EMBEDDED = { provider: "roce", device: "roce:10.9.0.2", connect: "tls" };
+const RXE = { provider: "verbs", device: "rxe0", connect: "tls", seal: "aes-256-gcm" };
+const EMBEDDED = { ...RXE, provider: "roce", device: "roce:10.9.0.2" };
+const OFF = { seal: "off" };
 
 /** What the client's commands come to, session by session; the server is always on rxe0. */
 export const SESSIONS = [
-  ...[RXE, RXE, RXE, RXE, { ...RXE, connect: "cm" }],
-  ...[EMBEDDED, EMBEDDED, EMBEDDED],
+  ...Array.from({ length: 4 }, () => ({ ...RXE, ...OFF })),
+  ...[{ ...RXE, connect: "cm" }, RXE, RXE, RXE],
+  ...[{ ...EMBEDDED, ...OFF }, EMBEDDED, EMBEDDED],
 ];
 
 type Numbers = Pick<End["numbers"], "qpn" | "psn" | "gid"> & { provider: string };
@@ -94,17 +131,29 @@ export interface Evidence {
 
 /** Runs a server in one guest and a client in the other, and reads what they did. */
 export async function gather(workspace: Workspace): Promise<Evidence> {
-  await Deno.writeFile(workspace.file("file"), new Uint8Array(FILE_BYTES).fill(FILE_VALUE));
+  return await readEvidence(workspace, await runSessions(workspace));
+}
+
+/** @returns path of the capture */
+async function runSessions(workspace: Workspace): Promise<string> {
+  for (const [name, { fileValue }] of Object.entries({ sealed: SEALED, clear: CLEAR })) {
+    await Deno.writeFile(workspace.file(name), new Uint8Array(FILE_BYTES).fill(fileValue));
+  }
   const environment = { VERBSEAL: Deno.env.get("VERBSEAL") ?? EXECUTABLE };
-  const guest = { environment, directory: workspace.path, timeout: 150 };
+  const guest = { environment, directory: workspace.path, timeout: 300 };
   const { first, second, capture } = await runOnWire({
     resultDirectory: workspace.path,
     first: { script: SERVER, ...guest },
     second: { script: CLIENT, ...guest },
   });
-  assertEquals([first.status, second.status], [0, 0], first.output + second.output);
+  const said = first.output + second.output + await Deno.readTextFile(workspace.file("first/log"));
+  assertEquals([first.status, second.status], [0, 0], said);
+  return capture;
+}
+
+async function readEvidence(workspace: Workspace, capture: string): Promise<Evidence> {
   const keyLog = workspace.file("first/keys");
-  const streams = await connections(capture, keyLog, PORT);
+  const streams = await connections(capture, keyLog, [SEALED_PORT, CLEAR_PORT]);
   return {
     wire: await Deno.readFile(capture),
     connections: streams,

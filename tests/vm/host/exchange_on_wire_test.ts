@@ -7,10 +7,11 @@ import { ROCE_UDP_PORT } from "../../../lib/control/path.ts";
 import { Workspace } from "../../program.ts";
 import { rxe } from "../../provider.ts";
 import type { Agreement, End } from "./agreement.ts";
-import type { Chunk } from "./capture.ts";
+import type { Chunk, RocePacket } from "./capture.ts";
 import {
   binaryPsn,
   find,
+  type Place,
   printed,
   printedPsn,
   readable,
@@ -18,20 +19,16 @@ import {
   type Sensitive,
   text,
 } from "./clear_text.ts";
-import {
-  type Evidence,
-  FILE_BYTES,
-  FILE_VALUE,
-  FILES_MOVED,
-  gather,
-  SESSIONS,
-} from "./evidence.ts";
+import { CLEAR, type Evidence, FILE_BYTES, gather, SEALED, SESSIONS } from "./evidence.ts";
 import { bothWays, checkPsns, isManagement, isOnWay, isRequest } from "./psn_sequence.ts";
 import { APPLICATION_DATA, tlsRecords } from "./tls_records.ts";
 
 const SIDES = ["client", "server"] as const;
 
-Deno.test("what two guests agree in TLS is what crosses the wire between them in RoCE headers, and nowhere else", async (t) => {
+/** Bytes of a file in a row that are not there by chance. */
+const RUN_BYTES = 8;
+
+Deno.test("what two guests agree in TLS is what crosses the wire between them in RoCE headers, and nowhere else; what they move is not to be read there", async (t) => {
   await using workspace = await Workspace.create(rxe.address);
   const evidence = await gather(workspace);
   for (const [name, check] of Object.entries(checks)) {
@@ -48,8 +45,8 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     }
     assertEquals(agreements.length, connections.length);
     assertEquals(
-      agreements.map(({ connect }) => connect),
-      SESSIONS.map(({ connect }) => connect),
+      agreements.map(({ connect, seal }) => ({ connect, seal })),
+      SESSIONS.map(({ connect, seal }) => ({ connect, seal })),
     );
   },
 
@@ -71,10 +68,14 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     const established = log.filter(({ message }) => message === "session established");
     const hexadecimal = (psn: number) => `0x${psn.toString(16).padStart(6, "0")}`;
     assertEquals(
-      established.map((line) => [line.session, line.qpn, line.psn, line.peerQpn, line.peerPsn]),
-      agreements.map(({ session, client: { numbers: client }, server: { numbers: server } }) => [
+      established.map((
+        line,
+      ) => [line.session, line.qpn, line.psn, line.peerQpn, line.peerPsn, line.seal]),
+      agreements.map((
+        { session, seal, client: { numbers: client }, server: { numbers: server } },
+      ) => [
         ...[session, server.qpn, hexadecimal(server.psn)],
-        ...[client.qpn, hexadecimal(client.psn)],
+        ...[client.qpn, hexadecimal(client.psn), seal],
       ]),
     );
   },
@@ -83,12 +84,42 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     { agreements, packets },
   ) {
     for (const agreement of agreements) checkPsns(agreement, packets);
-    const moved = packets.filter(({ payload }) => payload.every((byte) => byte === FILE_VALUE))
-      .reduce((sum, { payload }) => sum + payload.length, 0);
-    assert(
-      moved >= FILES_MOVED * FILE_BYTES,
-      `only ${moved} bytes of the file put and got are recorded`,
+  },
+
+  "of what is not sealed all can be read: messages, what is written to memory, and files"(
+    { wire, packets },
+  ) {
+    const words = [
+      text("a message", CLEAR.message),
+      text("what is written to memory", CLEAR.written),
+    ];
+    const found = new Set(find(wire, words));
+    assertEquals(words.filter((each) => !found.has(each)), []);
+    const ofFile = packets.filter(({ payload }) =>
+      payload.every((byte) => byte === CLEAR.fileValue)
     );
+    const moved = payloadBytes(ofFile);
+    assert(moved >= CLEAR.filesMoved * FILE_BYTES, `${moved} bytes of files are recorded`);
+  },
+
+  "of what is sealed nothing can be read anywhere on the wire, though all of it crosses it"(
+    evidence,
+  ) {
+    const { agreements, packets } = evidence;
+    const sealed = agreements.filter(isSealed);
+    const ways = sealed.flatMap(bothWays).map(([from, to]) => isOnWay(from, to));
+    const moved = payloadBytes(packets.filter((packet) => ways.some((isOn) => isOn(packet))));
+    assert(moved >= SEALED.filesMoved * FILE_BYTES, `${moved} sealed bytes are recorded`);
+    const run = new Uint8Array(RUN_BYTES).fill(SEALED.fileValue);
+    const sensitive = [
+      text("a message", SEALED.message),
+      text("what is written to memory", SEALED.written),
+      { what: `${RUN_BYTES} bytes of a file`, bytes: run },
+      ...sealed.flatMap(({ client, server }) =>
+        [client, server].flatMap(({ proof }) => secret("a PROOF", proof))
+      ),
+    ];
+    assertEquals(readable(places(evidence), sensitive), []);
   },
 
   "all that UDP carries goes to the port of RoCE, from and to the embedded provider too"(
@@ -128,22 +159,9 @@ const checks: Record<string, (evidence: Evidence) => void> = {
   },
 
   "no PSN, key, secret, nonce or session can be read on the wire outside RoCE headers"(
-    { wire, connections, agreements, packets, tlsSecrets, certificateKeys },
+    evidence,
   ) {
-    // Each packet as it was, and what goes on from one packet to the next.
-    const places = [
-      { name: "a packet", bytes: wire },
-      ...connections.flatMap((connection) =>
-        SIDES.map((side) => ({
-          name: `what the ${side} sent over TCP`,
-          bytes: sent(connection.wire, side),
-        }))
-      ),
-      ...agreements.flatMap(bothWays).map(([from, to]) => ({
-        name: `what queue pair ${to.numbers.qpn} of ${to.address} got`,
-        bytes: Buffer.concat(packets.filter(isOnWay(from, to)).map(({ payload }) => payload)),
-      })),
-    ];
+    const { agreements, tlsSecrets, certificateKeys } = evidence;
     const sensitive = [
       ...["psn", "qpn", "rkey", "nonce", "session", "secret"].map((name) =>
         text("a field of a frame", `"${name}":`)
@@ -152,7 +170,7 @@ const checks: Record<string, (evidence: Evidence) => void> = {
       ...tlsSecrets.flatMap((bytes) => secret("a secret of TLS", bytes)),
       ...certificateKeys.flatMap(sensitiveOfKey),
     ];
-    assertEquals(readable(places, sensitive), []);
+    assertEquals(readable(places(evidence), sensitive), []);
   },
 
   "no PSN is in what TCP and RDMA carry in the clear, as three or four bytes"(
@@ -171,8 +189,9 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     );
     assertEquals(readable(handshakes, agreements.flatMap((each) => binaryPsns(each, 4))), []);
     // Other files would hold any three bytes somewhere; the one moved here has one byte's value. The
-    // PROOFs are random, and known to be nothing else.
-    for (const agreement of agreements) {
+    // PROOFs are random, and known to be nothing else. So are records, in which any three bytes are
+    // found by chance: what is in them is what is in the clear where sessions are not sealed.
+    for (const agreement of agreements.filter((each) => !isSealed(each))) {
       const payloads = bothWays(agreement).flatMap(([from, to]) =>
         packets.filter(isOnWay(from, to)).map(({ payload }) => ({
           name: "a payload of RoCE",
@@ -183,22 +202,52 @@ const checks: Record<string, (evidence: Evidence) => void> = {
     }
   },
 
-  "PROOFs and the connection manager's token cross the wire only where they belong"(
+  "PROOFs that are not sealed and the connection manager's token cross the wire where they belong, and nowhere else"(
     { wire, agreements, packets, management },
   ) {
-    for (const agreement of agreements) {
+    const expected = agreements.flatMap((agreement) => {
       const { connect, cmToken } = agreement;
-      for (const [from, to] of bothWays(agreement)) {
-        const proofs = packets.filter(isOnWay(from, to)).filter((packet) =>
+      const requests = management.filter(({ kind }) => connect === "cm" && kind === "REQ");
+      const proofs = bothWays(agreement).map(([from, to]) => {
+        const first = packets.filter(isOnWay(from, to)).filter((packet) =>
           isRequest(packet) && packet.psn === from.numbers.psn
         );
-        assertEquals(find(wire, [{ bytes: from.proof }]).length, proofs.length);
-      }
-      const requests = management.filter(({ kind }) => connect === "cm" && kind === "REQ");
-      assertEquals(find(wire, [{ bytes: cmToken }]).length, requests.length);
-    }
+        return { bytes: from.proof, times: isSealed(agreement) ? 0 : first.length };
+      });
+      return [...proofs, { bytes: cmToken, times: requests.length }];
+    });
+    const found = find(wire, expected);
+    assertEquals(
+      expected.map((each) => found.filter((one) => one === each).length),
+      expected.map(({ times }) => times),
+    );
   },
 };
+
+function isSealed({ seal }: Agreement): boolean {
+  return seal !== "off";
+}
+
+function payloadBytes(packets: readonly RocePacket[]): number {
+  return packets.reduce((sum, { payload }) => sum + payload.length, 0);
+}
+
+/** Each packet as it was, and what goes on from one packet to the next. */
+function places({ wire, connections, agreements, packets }: Evidence): Place[] {
+  return [
+    { name: "a packet", bytes: wire },
+    ...connections.flatMap((connection) =>
+      SIDES.map((side) => ({
+        name: `what the ${side} sent over TCP`,
+        bytes: sent(connection.wire, side),
+      }))
+    ),
+    ...agreements.flatMap(bothWays).map(([from, to]) => ({
+      name: `what queue pair ${to.numbers.qpn} of ${to.address} got`,
+      bytes: Buffer.concat(packets.filter(isOnWay(from, to)).map(({ payload }) => payload)),
+    })),
+  ];
+}
 
 /** All that one side of a TCP connection sent. */
 function sent(chunks: readonly Chunk[], side: Chunk["from"]): Uint8Array {
@@ -216,13 +265,14 @@ function binaryPsns({ client, server }: Agreement, length: 3 | 4): Sensitive[] {
 /** All of a session that only its two ends may know. Verbseal has no passwords. */
 function sensitiveOf(agreement: Agreement): Sensitive[] {
   const ends = SIDES.flatMap((side) => {
-    const { numbers, nonce, secret: own, proofKey, proof } = agreement[side];
+    const { numbers, nonce, secret: own, proofKey, proof, sealKey } = agreement[side];
     return [
       ...printedPsn(`the ${side}'s PSN`, numbers.psn),
       ...secret(`the ${side}'s SECRET`, own),
       ...secret(`the ${side}'s nonce`, decodeBase64(nonce)),
       ...secret(`the key of the ${side}'s PROOF`, proofKey),
       ...printed(`the ${side}'s PROOF`, proof),
+      ...secret(`the key of the ${side}'s records`, sealKey),
     ];
   });
   return [

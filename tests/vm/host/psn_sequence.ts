@@ -1,5 +1,8 @@
 /** The packets of a session, judged by the numbers that its two ends agreed on. */
 import { assert, assertEquals } from "@std/assert";
+import { decodeBase64Url } from "@std/encoding/base64url";
+import { Memory } from "../../../ffi/memory.ts";
+import { RECORD_OVERHEAD, SessionSeal } from "../../../lib/security/seal.ts";
 import type { Agreement, End } from "./agreement.ts";
 import type { RocePacket } from "./capture.ts";
 
@@ -49,8 +52,33 @@ export function checkPsns(agreement: Agreement, packets: readonly RocePacket[]):
   for (const [from, to] of bothWays(agreement)) {
     const requests = packets.filter(isOnWay(from, to)).filter(isRequest);
     const answers = packets.filter(isOnWay(to, from)).filter(isAnswer);
-    checkAnswers(answers, from, psnsUsed(requests, from, agreement.mtu));
+    checkAnswers(answers, from, psnsUsed(requests, from, agreement));
   }
+}
+
+/** What a side's first message says; it is one record where the session is sealed. */
+function firstMessage(
+  { seal, session, client, server }: Agreement,
+  from: End,
+  payload: Uint8Array,
+): Uint8Array {
+  if (seal === "off") return payload;
+  const [side, to] = from === client ? ["server", server] as const : ["client", client] as const;
+  const keys = {
+    cipher: seal,
+    session: decodeBase64Url(session),
+    epoch: 0,
+    // They are wiped there.
+    own: to.sealKey.slice(),
+    peer: from.sealKey.slice(),
+  };
+  using opening = new SessionSeal(keys, { side, fail: () => {} });
+  using messages = opening.channel("messages");
+  using record = new Memory(payload.length);
+  using message = new Memory(payload.length - RECORD_OVERHEAD);
+  record.bytes.set(payload);
+  messages.open(record, 0, message.bytes.length, message, 0, 0);
+  return message.bytes.slice();
 }
 
 /**
@@ -60,11 +88,12 @@ export function checkPsns(agreement: Agreement, packets: readonly RocePacket[]):
  *
  * @returns how many PSNs they used; a READ uses those of its responses too
  */
-function psnsUsed(requests: readonly RocePacket[], from: End, mtu: number): number {
+function psnsUsed(requests: readonly RocePacket[], from: End, agreement: Agreement): number {
   const [proof] = requests;
   assert(proof, `nothing was sent by queue pair ${from.numbers.qpn} of ${from.address}`);
   assertEquals([proof.psn, proof.opcode], [from.numbers.psn, SEND_ONLY]);
-  assertEquals(proof.payload.slice(-from.proof.length), from.proof);
+  const message = firstMessage(agreement, from, proof.payload);
+  assertEquals(message.slice(-from.proof.length), from.proof);
   let used = 0;
   const inOrder = requests.map((request) => ({
     ...request,
@@ -76,7 +105,7 @@ function psnsUsed(requests: readonly RocePacket[], from: End, mtu: number): numb
       `PSN ${psn} of queue pair ${from.numbers.qpn} of ${from.address} is ${at} after the one ` +
         `agreed, where ${used} were used`,
     );
-    const responses = opcode === READ_REQUEST ? Math.ceil(dmaLength / mtu) : 1;
+    const responses = opcode === READ_REQUEST ? Math.ceil(dmaLength / agreement.mtu) : 1;
     used = Math.max(used, at + Math.max(responses, 1));
   }
   return used;
