@@ -12,7 +12,7 @@ import type { Direction } from "./file_transfers.ts";
 import { measureInTurn } from "./in_turn.ts";
 
 const runs = 5;
-const size = 32 * MEGABYTE;
+const size = 16 * MEGABYTE;
 
 type OpenDataPath = Required<OwnParts>["openDataPath"];
 

@@ -1,15 +1,20 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { setImmediate } from "node:timers/promises";
 import { Memory } from "../../ffi/memory.ts";
 import { VerbsealError } from "../../lib/errors.ts";
 import type { Device } from "../../lib/rdma/device.ts";
 import type { MemoryRegion } from "../../lib/rdma/memory_region.ts";
+import { selectPort } from "../../lib/rdma/provider.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
 import type { GrantDirection, LentBuffer, RemoteBuffer } from "../../lib/session/service.ts";
 import { assertHeld, heldResources } from "../program.ts";
 import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { DataPathPair, type PathEnd } from "./data_path_pair.ts";
+
+// The connection manager keeps a context of the device for the life of this process.
+selectPort(provider.device, provider.address);
 
 const PAGE = 4096;
 /** Bytes of a transfer that takes its time. */
@@ -28,15 +33,34 @@ function guarded(guardsMemoryWindows: boolean): (device: Device) => void {
   return (device) => Object.assign(device, { guardsMemoryWindows });
 }
 
-/** Makes the device one on which registrations end on another thread, and not before `end`. */
-function endingLate(end: Promise<void>): (device: Device) => void {
+/**
+ * Makes the device one on which other threads deregister, and are not through before `end`.
+ *
+ * @param ended gets what has ended, in its order
+ */
+function endingLate(end: Promise<void>, ended: string[] = []): (device: Device) => void {
   return (device) => {
-    const domain = () =>
-      Object.assign(allocate.call(device), {
-        deregisterMemoryAside: (region: MemoryRegion) => end.then(() => region[Symbol.dispose]()),
+    const { allocateProtectionDomain } = device;
+    const allocate = () => {
+      const domain = allocateProtectionDomain.call(device);
+      const dispose = domain[Symbol.dispose];
+      const deregister = async (region: MemoryRegion) => {
+        await end;
+        region[Symbol.dispose]();
+        ended.push("region");
+      };
+      let aside: Promise<void> = Promise.resolve();
+      return Object.assign(domain, {
+        deregisterMemoryAside: (region: MemoryRegion) => aside = deregister(region),
+        settled: () => aside,
+        [Symbol.dispose]() {
+          dispose.call(domain);
+          ended.push("protection domain");
+        },
       });
-    const { allocateProtectionDomain: allocate } = device;
-    Object.assign(device, { guardsMemoryWindows: false, allocateProtectionDomain: domain });
+    };
+    const changes = { guardsMemoryWindows: false, allocateProtectionDomain: allocate };
+    Object.assign(device, changes);
   };
 }
 
@@ -314,6 +338,25 @@ verbsTest(
   },
 );
 
+verbsTest(
+  "the protection domain of a session that ends stays until other threads are through with it",
+  async () => {
+    const { promise: end, resolve } = Promise.withResolvers<void>();
+    const ended: string[] = [];
+    await using scene = await Scene.create(endingLate(end, ended));
+    const { lent, pair } = scene;
+    await lent.grant("write");
+    const withdrawing = lent.withdraw();
+    await setImmediate(); // it has begun
+    lent[Symbol.dispose]();
+    const closing = pair.near.path.close();
+    await setImmediate();
+    resolve();
+    await deadline(Promise.all([closing, withdrawing]), 5000);
+    assertEquals(ended, ["region", "protection domain"]);
+  },
+);
+
 verbsTest("a session that ends while buffers are withdrawn leaves nothing of them", async () => {
   const before = await heldResources();
   const pair = await DataPathPair.create(guarded(false));
@@ -324,6 +367,7 @@ verbsTest("a session that ends while buffers are withdrawn leaves nothing of the
   );
   for (const each of lent) await each.grant("write");
   const withdrawals = lent.map((each) => each.withdraw());
+  await setImmediate(); // they have begun
   for (const each of lent) each[Symbol.dispose]();
   await pair[Symbol.asyncDispose]();
   await Promise.all(withdrawals);
