@@ -5,10 +5,15 @@ import type { Audit } from "../security/audit.ts";
 import { loadPolicy } from "../security/policy_file.ts";
 import type { Policy } from "../security/policy.ts";
 import { logger } from "../telemetry/log.ts";
-import type { TlsConnection, TlsListener } from "../tls/connection.ts";
+import type { TlsListener } from "../tls/connection.ts";
 import { daysUntil, expiryPause, warningDays } from "../tls/expiry.ts";
 import { OcspClient } from "../tls/ocsp_client.ts";
-import { checkRevocation, type OcspMode, ocspModes } from "../tls/revocation.ts";
+import {
+  type CheckRevocation,
+  checkRevocation,
+  type OcspMode,
+  ocspModes,
+} from "../tls/revocation.ts";
 import { isPkcs11Uri } from "../tls/pkcs11_uri.ts";
 import {
   type CredentialFiles,
@@ -161,14 +166,15 @@ export class ServerTls implements Disposable {
   }
 
   /** Asks about a client's certificate; undefined where nobody is to be asked. */
-  get checkRevocation(): ((connection: TlsConnection) => Promise<void>) | undefined {
+  get checkRevocation(): CheckRevocation | undefined {
     const client = this.#ocsp;
     if (!client) return undefined;
-    return ({ peerCertificates, peerAddress: peer }) =>
+    return ({ peerCertificates, peerAddress: peer }, signal) =>
       checkRevocation(peerCertificates, {
         mode: this.#options.ocsp,
         client,
         peer,
+        signal,
         authorities: this.#credentials.authorities.flatMap((pem) => decodePem(pem, "CERTIFICATE")),
       });
   }

@@ -13,6 +13,7 @@ import { noUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { handshakeTimeout } from "../tls/failure.ts";
+import type { CheckRevocation } from "../tls/revocation.ts";
 import { answerTo, RequestBuffer } from "./plain_messages.ts";
 
 const log = logger("messages");
@@ -32,7 +33,7 @@ export interface MessageServerContext {
   /** Where security events are recorded, if anywhere. */
   readonly audit?: Audit | undefined;
   /** Throws a TlsError if the certificate that a client has shown is revoked. */
-  readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
+  readonly checkRevocation?: CheckRevocation;
 }
 
 /** One plain TLS client, from its TCP connection to its one log line. */
@@ -53,6 +54,8 @@ export class MessageConnection {
   #closing: Promise<void> | undefined;
   /** Why this side ended the connection. */
   #cut: VerbsealError | undefined;
+  /** Ends with the connection what else is waited for. */
+  readonly #cutting = new AbortController();
 
   constructor(context: MessageServerContext, incoming: IncomingConnection) {
     this.#context = context;
@@ -129,7 +132,7 @@ export class MessageConnection {
   async #admit(tls: TlsConnection): Promise<void> {
     const { limits, admission, policy, checkRevocation } = this.#context;
     await this.#client.identify(tls.peerCertificates);
-    await checkRevocation?.(tls);
+    await checkRevocation?.(tls, this.#cutting.signal);
     await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
     const { hostname } = this.#incoming.peerAddress;
     this.#admitted.use(admission.messageClient(hostname, this.#client.quota(limits)));
@@ -220,6 +223,7 @@ export class MessageConnection {
 
   #cutOff(why: VerbsealError): void {
     this.#cut ??= why;
+    this.#cutting.abort(why);
     (this.#tls ?? this.#incoming).abort();
   }
 

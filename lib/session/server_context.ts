@@ -2,7 +2,7 @@ import type { Connect, Service, Transport } from "../control/messages.ts";
 import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import type { PsnSource } from "../security/psn.ts";
-import type { TlsConnection } from "../tls/connection.ts";
+import type { CheckRevocation } from "../tls/revocation.ts";
 import type { Admission } from "./admission.ts";
 import type {
   DataPathOptions,
@@ -25,7 +25,7 @@ export interface ServerContext {
   /** The policy in force, asked for each client anew; without it all may do everything. */
   readonly policy?: () => Policy;
   /** Throws a TlsError if the certificate that a client has shown is revoked. */
-  readonly checkRevocation?: (connection: TlsConnection) => Promise<void>;
+  readonly checkRevocation?: CheckRevocation;
   /** Where security events are recorded, if anywhere. */
   readonly audit?: Audit | undefined;
   /** What this server carries data by. */

@@ -62,6 +62,8 @@ export class ServerSession {
   #stopped = false;
   /** Why this side cut the connection in the exchange. */
   #cut: VerbsealError | undefined;
+  /** Ends with the connection what else is waited for. */
+  readonly #cutting = new AbortController();
 
   /** @param integrityFailures of all sessions */
   constructor(
@@ -225,6 +227,7 @@ export class ServerSession {
 
   #cutOff(why: VerbsealError): void {
     this.#cut ??= why;
+    this.#cutting.abort(why);
     this.#incoming.abort();
   }
 
@@ -242,7 +245,7 @@ export class ServerSession {
       if (tls.alpn === dataProtocol) return await this.#join(tls);
       const connection = this.#connection = new ControlConnection(tls);
       await this.#client.identify(tls.peerCertificates);
-      await this.#context.checkRevocation?.(tls);
+      await this.#context.checkRevocation?.(tls, this.#cutting.signal);
       this.#path = await establish({
         exchange: new ServerExchange(),
         connection,

@@ -1,6 +1,6 @@
 import { TlsError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
-import { type Endpoint, endpointText } from "./connection.ts";
+import { type Endpoint, endpointText, type TlsConnection } from "./connection.ts";
 import { checkOcspResponse, type OcspAnswer } from "./ocsp.ts";
 import type { OcspClient } from "./ocsp_client.ts";
 import { findIssuer } from "./x509.ts";
@@ -15,6 +15,14 @@ export const ocspModes = ["off", "prefer", "require"] as const;
  * that it says yes.
  */
 export type OcspMode = (typeof ocspModes)[number];
+
+/**
+ * Asks about the certificate that a client has shown, as a server is told to.
+ *
+ * @param signal ends the wait for the answer
+ * @throws TlsError if the certificate is revoked, the reason of `signal`
+ */
+export type CheckRevocation = (connection: TlsConnection, signal: AbortSignal) => Promise<void>;
 
 /** Whose certificate is looked at, and how strictly. */
 export interface RevocationOptions {

@@ -11,6 +11,7 @@ import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { type Backend, listen } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { endpointText } from "../../lib/tls/connection.ts";
+import type { CheckRevocation } from "../../lib/tls/revocation.ts";
 
 const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
@@ -43,7 +44,7 @@ export class MessageScene implements AsyncDisposable {
   /** Lets all in, until a test says otherwise. */
   policy: Policy = { rules: [{ name: "all", matches: () => true, allows: unrestricted }] };
   /** Finds nothing, until a test says otherwise. */
-  checkRevocation: () => Promise<void> = () => Promise.resolve();
+  checkRevocation: CheckRevocation = () => Promise.resolve();
   readonly #log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #stopping = new AbortController();
@@ -67,7 +68,7 @@ export class MessageScene implements AsyncDisposable {
       limits: all,
       admission: new Admission(all),
       policy: () => this.policy,
-      checkRevocation: () => this.checkRevocation(),
+      checkRevocation: (connection, signal) => this.checkRevocation(connection, signal),
     });
     this.#running = server.run(this.#stopping.signal);
   }

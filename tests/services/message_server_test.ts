@@ -182,6 +182,17 @@ messageTest("a client whose certificate is revoked is not served", async (scene)
   assertEquals([reason, requests], ["certificate_revoked", 0]);
 });
 
+messageTest(
+  "a question about a certificate ends with the time for the handshake",
+  async (scene) => {
+    scene.checkRevocation = (_connection, signal) =>
+      new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    const client = await scene.client();
+    assertEquals((await scene.ended(client)).reason, "handshake_timeout");
+  },
+  { handshakeSeconds: 0.5 },
+);
+
 messageTest("a client is served as the policy allows, and as often at once", async (scene) => {
   const allowing = (allow: string) =>
     parsePolicy(`rules: [{ name: guests, match: { anonymous: true }, allow: ${allow} }]`, "policy");

@@ -16,7 +16,8 @@ import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { Server } from "../../lib/session/server.ts";
 import { listen } from "../../lib/tls/backend.ts";
 import { createAuthority } from "../../lib/tls/authority.ts";
-import type { TlsConnection, TlsListener } from "../../lib/tls/connection.ts";
+import type { TlsListener } from "../../lib/tls/connection.ts";
+import type { CheckRevocation } from "../../lib/tls/revocation.ts";
 import { issueCertificate } from "../../lib/tls/issue.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { provider } from "../provider.ts";
@@ -50,7 +51,7 @@ export class IdentityScene implements AsyncDisposable {
   /** The policy in force, if there was one when it was created. */
   policy: Policy | undefined;
   /** What the server asks about clients' certificates; nothing unless a test says. */
-  checkRevocation: (connection: TlsConnection) => Promise<void> = () => Promise.resolve();
+  checkRevocation: CheckRevocation = () => Promise.resolve();
   readonly log: LogRecord[] = [];
   #arrival = Promise.withResolvers<void>();
   readonly #listener: TlsListener;
@@ -95,7 +96,7 @@ export class IdentityScene implements AsyncDisposable {
       psns: new PsnSource(),
       services: serviceNames(services),
       ...(policy ? { policy: () => this.policy! } : {}),
-      checkRevocation: (connection) => this.checkRevocation(connection),
+      checkRevocation: (connection, signal) => this.checkRevocation(connection, signal),
       transports: ["rdma"],
       seal: "required",
       connectQueuePair: { tls: connectByTls },

@@ -62,6 +62,29 @@ verbsTest("a client with a revoked certificate is told so, and so is the log", a
   assertEquals([reason, serial], ["certificate_revoked", serials.revoked]);
 });
 
+verbsTest(
+  "a responder that keeps silent holds a session up for the time of the exchange only",
+  async () => {
+    await using authority = await OcspAuthority.create();
+    using responder = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const authorities = [authority.identity.certificate];
+    await using scene = await IdentityScene.create({
+      authorities,
+      limits: { handshakeSeconds: 1 },
+    });
+    using client = new OcspClient({ answerSeconds: 3600 });
+    scene.checkRevocation = ({ peerCertificates, peerAddress: peer }, signal) =>
+      checkRevocation(peerCertificates, {
+        ...{ mode: "require", client, peer, signal },
+        authorities: [authority.der],
+      });
+    const url = `http://127.0.0.1:${responder.addr.port}/`;
+    const identity = await authority.issue(serials.good, { url, use: "clientAuth" });
+    await assertRejects(() => scene.client(identity), VerbsealError);
+    assertEquals((await scene.logged("session ended")).reason, "exchange_timeout");
+  },
+);
+
 Deno.test("a certificate that has expired since its handshake is refused, and its name is known", async () => {
   const client = new SessionClient();
   const expired = await clientCertificate({ notAfter: daysFromNow(-1) });
