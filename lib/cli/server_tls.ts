@@ -240,9 +240,15 @@ export class ServerTls implements Disposable {
   }
 
   async #replace(before: ServerCredentials, credentials: ServerCredentials): Promise<void> {
+    const updated: TlsListener[] = [];
     try {
-      for (const listener of this.#listeners) await listener.update(credentials.listener);
+      for (const listener of this.#listeners) {
+        await listener.update(credentials.listener);
+        updated.push(listener);
+      }
     } catch (error) {
+      // All listeners show the same, be it what they have shown before.
+      for (const listener of updated) await listener.update(before.listener);
       credentials.giveWayTo(before);
       throw error;
     }
