@@ -32,6 +32,8 @@ export function agreePath(local: PathEnd, remote: PathEnd): AgreedPath {
   checkSame("gid_type", "GIDs of", ends.map(({ numbers }) => numbers.gidType));
   if (local.numbers.gidType === "RoCE v2") {
     checkSame("gid_family", "GIDs over", ends.map(({ numbers }) => familyOf(numbers.gid)));
+    // A client may name any address. What a host offers to itself alone is not for others to be sent to.
+    checkSame("gid_scope", "GIDs of", ends.map(({ numbers }) => scopeOf(numbers.gid)));
   }
   if (local.provider !== remote.provider) {
     for (const { numbers } of ends) checkStandardPort(numbers.gid, numbers.udpPort);
@@ -86,6 +88,10 @@ function checkSame(code: string, what: string, values: string[]): void {
     `${what} ${values.sort().join(" and ")} do not reach each other`,
     "let both sides use ports of one network, with --device",
   );
+}
+
+function scopeOf(gid: string): "loopback" | "networks" {
+  return ipaddr.process(gid).range() === "loopback" ? "loopback" : "networks";
 }
 
 function familyOf(gid: string): "IPv4" | "IPv6" {

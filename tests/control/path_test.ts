@@ -31,6 +31,11 @@ const meetings: [what: string, one: PathEnd, other: PathEnd][] = [
   ["a device and the embedded provider", device, embedded],
   ["two embedded providers on any UDP ports", elsewhere, elsewhere],
   [
+    "two embedded providers on loopback",
+    end("roce", { udpPort: 4791, gid: "::ffff:127.0.0.1" }),
+    end("roce", { udpPort: 4791, gid: "::ffff:127.0.0.2" }),
+  ],
+  [
     "two InfiniBand ports with any GIDs",
     end("verbs", { gidType: "InfiniBand", gid: "fe80::1", lid: 1 }),
     end("verbs", { gidType: "InfiniBand", gid: "::ffff:10.9.0.2", lid: 2 }),
@@ -86,6 +91,20 @@ const refusals: [what: string, one: PathEnd, other: PathEnd, code: string, class
   [
     "embedded providers with GIDs of IPv4 and IPv6",
     ...[embedded, end("roce", { udpPort: 4791, gid: "::1" }), "gid_family", RdmaError] as const,
+  ],
+  [
+    "an embedded provider on the other's loopback address",
+    embedded,
+    end("roce", { udpPort: 5353, gid: "::ffff:127.0.0.1" }),
+    "gid_scope",
+    RdmaError,
+  ],
+  [
+    "the same over IPv6",
+    end("roce", { udpPort: 4791, gid: "fd09::1" }),
+    end("roce", { udpPort: 5353, gid: "::1" }),
+    "gid_scope",
+    RdmaError,
   ],
 ];
 

@@ -3,6 +3,7 @@ import { type FrameName, FrameType } from "../../lib/control/frame.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { attackTest, frame, HANDSHAKE, logTest, Scene } from "./attack_scene.ts";
 import { HostileClient, tcpConnection } from "./hostile_client.ts";
+import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
 
 // Before the session.
@@ -119,6 +120,11 @@ const numbers: [what: string, lies: Record<string, unknown>, reason: string][] =
   ["no receives", { receives: 0 }, "schema"],
   ["a GID of another network", { gidType: "InfiniBand" }, "gid_type"],
   ["a GID of another family", { gid: "2001:db8::1" }, "gid_family"],
+  [
+    "a GID of loopback to one that is not, or the other way about",
+    { gid: provider.name === "roce" ? "::ffff:192.0.2.77" : "::ffff:127.0.0.1" },
+    "gid_scope",
+  ],
   ["another epoch", { epoch: 1 }, "epoch"],
 ];
 
