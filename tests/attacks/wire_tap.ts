@@ -31,6 +31,7 @@ export class WireTap implements Disposable {
   readonly #received = new ReceiveBatch();
   readonly #outgoing = new TransmitBatch(1);
   readonly #destination: Destination;
+  #disposed = false;
 
   constructor({ to, from, within }: TapPlace, private readonly look: Look) {
     const address = addressOfGid(to.gid);
@@ -47,12 +48,13 @@ export class WireTap implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#disposed = true;
     this.#arriving[Symbol.dispose]();
     this.#leaving[Symbol.dispose]();
   }
 
   async #run(): Promise<void> {
-    while (await this.#arriving.readable()) {
+    while (await this.#arriving.readable() && !this.#disposed) {
       const count = this.#arriving.receive(this.#received);
       for (let message = 0; message < count; message++) this.#passMessage(message);
     }
