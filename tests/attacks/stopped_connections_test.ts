@@ -20,7 +20,7 @@ const AT_ONCE = isGuest ? 4 : 50;
 const MARGIN = 48 * 2 ** 20;
 
 /** Milliseconds within which a client that means well is served, and what is left over has gone. */
-const PATIENCE = isGuest ? 30_000 : 10_000;
+const PATIENCE = 30_000;
 
 /** How a server meets a crowd. */
 interface Crowd {
