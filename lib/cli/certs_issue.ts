@@ -55,7 +55,11 @@ export function addIssueCommand(certs: Command): void {
       "organizational unit (OU) of its subject; policies can match it",
       namePart,
     )
-    .option("--ocsp-url <url>", "where its status can be asked for", webUrl)
+    .option(
+      "--ocsp-url <url>",
+      "where its status can be asked for; NAME.pem holds the authority's certificate too then",
+      webUrl,
+    )
     .option("--crl-url <url>", "where the list of revoked certificates is published", webUrl)
     .addOption(daysOption("the certificate"))
     .addOption(keyTypeOption())

@@ -15,7 +15,7 @@ export interface CertificateRequest {
   readonly hosts?: readonly string[];
   /** Identity as SPIFFE writes it. */
   readonly uri?: string;
-  /** Where its status can be asked for (OCSP). */
+  /** Where its status can be asked for (OCSP); its authority's certificate is put beside it then. */
   readonly ocspUrl?: string;
   /** Where the list of revoked certificates is published. */
   readonly crlUrl?: string;
@@ -43,7 +43,9 @@ export async function issueCertificate(
     days,
     extensions: requestedExtensions(request),
   });
-  return { certificate: pem(certificate), key: await keyPem(keys.privateKey) };
+  // Who names a responder staples, and asks about the certificate by that of its authority.
+  const issuer = request.ocspUrl === undefined ? "" : pem(authority.certificate);
+  return { certificate: pem(certificate) + issuer, key: await keyPem(keys.privateKey) };
 }
 
 function requestedExtensions({ use, hosts = [], uri, ocspUrl, crlUrl }: CertificateRequest) {

@@ -1,12 +1,17 @@
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { libcrypto } from "../../ffi/libcrypto.ts";
 import { TlsError } from "../../lib/errors.ts";
 import { createAuthority, loadAuthority, loadIssued } from "../../lib/tls/authority.ts";
 import { identityFiles, writeFiles } from "../../lib/tls/pem_files.ts";
 import { type CertificateRequest, issueCertificate } from "../../lib/tls/issue.ts";
+import { decodePem, findIssuer } from "../../lib/tls/x509.ts";
 import { keyTypes } from "../../lib/tls/key_types.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "./odd_certificates.ts";
 import { openssl, withFolder } from "./openssl.ts";
+
+// Deno's check for leaks wants libraries loaded before the first test.
+libcrypto();
 
 const { authority, identity: ca } = await createAuthority("ecdsa-p256");
 const plain: CertificateRequest = {
@@ -77,6 +82,14 @@ Deno.test("a certificate says what was asked for, whatever characters the names 
     assertStringIncludes(text, "OCSP - URI:http://ocsp.example/");
     assertStringIncludes(text, "URI:http://crl.example/ca.crl");
   }));
+
+Deno.test("a certificate that names a responder comes with its authority's, as a stapler needs it", async () => {
+  const ocspUrl = "http://ocsp.example/";
+  const { certificate } = await issueCertificate(authority, { ...plain, ocspUrl });
+  const [leaf, ...others] = decodePem(certificate, "CERTIFICATE");
+  assertEquals(others, [new Uint8Array(authority.certificate.rawData)]);
+  assertEquals(findIssuer(leaf!, others), others[0]);
+});
 
 Deno.test("a certificate without names has no extension for them", () =>
   withFolder(async (folder) => {
