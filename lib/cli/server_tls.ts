@@ -14,7 +14,7 @@ import {
   type OcspMode,
   ocspModes,
 } from "../tls/revocation.ts";
-import { isPkcs11Uri } from "../tls/pkcs11_uri.ts";
+import { isPkcs11Uri, parsePkcs11Uri } from "../tls/pkcs11_uri.ts";
 import {
   type CredentialFiles,
   loadCredentials,
@@ -286,9 +286,9 @@ export class ServerTls implements Disposable {
   }
 }
 
-/** The files that the options name. */
+/** The files that the options name, be it by a URI. */
 function pathsOf({ cert, key, clientCa, crl = [], policy }: ServerTlsOptions): string[] {
-  const keyFile = isPkcs11Uri(key) ? undefined : key;
+  const keyFile = isPkcs11Uri(key) ? parsePkcs11Uri(key).pinFile : key;
   return [cert, keyFile, clientCa, ...crl, policy].filter((path) => path !== undefined);
 }
 

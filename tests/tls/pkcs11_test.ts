@@ -11,6 +11,9 @@ import { dial, dialerBackend, listen, listenerBackend } from "../../lib/tls/back
 import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
 import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import { type Identity, loadServerIdentity } from "../../lib/tls/trust.ts";
+import { verbsTest } from "../rdma/resources.ts";
+import { CapturedLog } from "../telemetry/captured_log.ts";
+import { ServerTls } from "../../lib/cli/server_tls.ts";
 import { startServer, verbsealIn } from "../cli/run.ts";
 import { openssl } from "./openssl.ts";
 import { SoftwareToken } from "./software_token.ts";
@@ -167,4 +170,18 @@ Deno.test("a file with a PIN is refused while every user can read it, and so is 
 Deno.test("a PKCS #11 module that is not there is named", async () => {
   const key = token.uri("ecdsa-server").replace("libsofthsm2.so", "nothing.so");
   assertStringIncludes(await refusal(key), "The PKCS #11 module /usr/lib/softhsm/nothing.so");
+});
+
+verbsTest("a PIN that changes in its file is read again", async () => {
+  using log = new CapturedLog();
+  const key = token.uri("ecdsa-server", { query: token.pinSource("changing_pin") });
+  const pin = `${folder}/changing_pin`;
+  await Deno.writeTextFile(pin, SoftwareToken.pin, { mode: 0o600 });
+  const options = { cert: files["ecdsa-server"], key, ocsp: "off" } as const;
+  using _server = await ServerTls.load(options, () => {});
+  await Deno.writeTextFile(pin, `${SoftwareToken.pin}\n`);
+  const { properties } = await log.logged(({ message }) =>
+    message[0] === "certificates read again"
+  );
+  assertEquals(properties["changed"], false);
 });
