@@ -20,6 +20,7 @@ import {
   addTrustOptions,
   knownHostsOf,
   loadClientTls,
+  reloadClientTls,
   type TrustOptions,
 } from "./trust_options.ts";
 import { duration, endpoint } from "./values.ts";
@@ -77,7 +78,7 @@ export async function withSession<T>(
   work: (client: Client, losses: number) => Promise<T>,
 ): Promise<T> {
   const options = command.opts<ConnectionOptions>();
-  const { trust, ...handshake } = await loadClientTls(options);
+  let tls = await loadClientTls(options);
   using stopping = stopSignal();
   const stopped = new Promise<never>((_, reject) =>
     stopping.signal.addEventListener(
@@ -92,8 +93,8 @@ export async function withSession<T>(
   const openWith = (trust: Trust, signal: AbortSignal, resume: string | undefined) =>
     Client.open({
       server,
+      ...tls,
       trust,
-      ...handshake,
       transports: transportsOf(options.transport),
       seal: options.seal,
       rekeyBytes: options.rekeyBytes,
@@ -105,18 +106,18 @@ export async function withSession<T>(
       signal,
       resume,
     });
-  const { identity: _unshown, ...unproven } = handshake;
-  const open = (signal: AbortSignal, resume?: string) =>
-    trust ? openWith(trust, signal, resume) : openOnFirstUse(
-      (trust) => openWith(trust, signal, resume),
-      {
-        dialling: { ...server, ...unproven, handshakeSeconds, signal },
-        knownHosts: knownHostsOf(options),
-        trustNew: options.trustNew ?? false,
-        interactive: !outputOf(command).json && Deno.stdin.isTerminal() &&
-          Deno.stderr.isTerminal(),
-      },
-    );
+  const open = async (signal: AbortSignal, resume?: string) => {
+    if (resume !== undefined) tls = await reloadClientTls(options, tls);
+    const { trust, identity: _unshown, ...unproven } = tls;
+    if (trust) return await openWith(trust, signal, resume);
+    return await openOnFirstUse((trust) => openWith(trust, signal, resume), {
+      dialling: { ...server, ...unproven, handshakeSeconds, signal },
+      knownHosts: knownHostsOf(options),
+      trustNew: options.trustNew ?? false,
+      interactive: !outputOf(command).json && Deno.stdin.isTerminal() &&
+        Deno.stderr.isTerminal(),
+    });
+  };
   const { reconnect: seconds = 0 } = options;
   return await inSessions(
     { open, signal, seconds },

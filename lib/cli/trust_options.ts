@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
-import { UsageError } from "../errors.ts";
+import { toPlainError, UsageError } from "../errors.ts";
+import { logger } from "../telemetry/log.ts";
 import { defaultKnownHosts, KnownHosts } from "../tls/known_hosts.ts";
 import { loadRevocationLists } from "../tls/load_revocation_lists.ts";
 import type { TlsSettings } from "../tls/options.ts";
@@ -13,6 +14,8 @@ import {
   type TlsSettingsOptions,
 } from "./tls_options.ts";
 import { host, repeated } from "./values.ts";
+
+const log = logger("client");
 
 /** What {@linkcode addTrustOptions} leaves. */
 export interface TrustOptions extends TlsSettingsOptions {
@@ -103,6 +106,24 @@ export async function loadClientTls(options: TrustOptions): Promise<ClientTls> {
       ? { identity: await loadClientIdentity({ cert, key }) }
       : {}),
   };
+}
+
+/** The same again, as files change; where one is of no use now, what there was `before` stays in use. */
+export async function reloadClientTls(
+  options: TrustOptions,
+  before: ClientTls,
+): Promise<ClientTls> {
+  try {
+    return await loadClientTls(options);
+  } catch (error) {
+    const { code, message, remedy } = toPlainError(error);
+    log.error("certificates not read again: what was there before stays in use", {
+      reason: code,
+      detail: message,
+      remedy,
+    });
+    return before;
+  }
 }
 
 /** The file of known hosts; undefined for a user without a home who names none. */

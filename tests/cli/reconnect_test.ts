@@ -115,6 +115,26 @@ failureTest("a client that finds no server in time says why, and leaves nothing"
   assertEquals(names(scene.workspace.path), ["certs", "root"]);
 });
 
+failureTest(
+  "a client that reconnects looks into what has been revoked meanwhile",
+  async (scene) => {
+    const { workspace } = scene;
+    await paths(scene, "get");
+    await using proxy = new CuttingProxy((await scene.server()).port);
+    const [empty, list] = ["certs/empty.crl", "certs/ca.crl"];
+    await Deno.copyFile(workspace.file(list), workspace.file(empty));
+    const revoked = await run(["certs", "revoke", "certs/server.pem"], { cwd: workspace.path });
+    assertEquals(revoked.status, 0, revoked.stderr);
+    const moving = move(scene, proxy, "get", "--crl", empty);
+    await quarter(workspace.path);
+    await Deno.rename(workspace.file(list), workspace.file(empty));
+    proxy.cut();
+    const { status, stderr } = await moving;
+    assertEquals(status, 3, stderr);
+    assertStringIncludes(stderr, "has been revoked");
+  },
+);
+
 failureTest("a server that refuses is not asked again", async (scene) => {
   await using proxy = new CuttingProxy((await scene.server()).port);
   const { status } = await move(scene, proxy, "get");
