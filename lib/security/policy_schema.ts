@@ -72,6 +72,14 @@ function condition<T>(
   );
 }
 
+/**
+ * A certificate with a SPIFFE ID has no other URI; one that has is to be rejected as an SVID
+ * (X509-SVID, sections 2 and 5.2), so that the ID in it identifies nobody.
+ */
+function identifying(uris: readonly string[]): readonly string[] {
+  return uris.length === 1 ? uris : uris.filter((uri) => !/^spiffe:/i.test(uri));
+}
+
 const conditions = {
   subject: v.optional(condition(namePattern, ({ subjectName }) => [subjectName])),
   "common-name": v.optional(condition(textPattern, ({ commonNames }) => commonNames)),
@@ -80,7 +88,9 @@ const conditions = {
     condition(textPattern, ({ organizationalUnits }) => organizationalUnits),
   ),
   dns: v.optional(condition(dnsPattern, ({ alternativeNames }) => alternativeNames.dns)),
-  uri: v.optional(condition(uriPattern, ({ alternativeNames }) => alternativeNames.uri)),
+  uri: v.optional(
+    condition(uriPattern, ({ alternativeNames }) => identifying(alternativeNames.uri)),
+  ),
   email: v.optional(condition(emailPattern, ({ alternativeNames }) => alternativeNames.email)),
   fingerprint: v.optional(condition(fingerprintPattern, ({ fingerprint }) => [fingerprint])),
 };

@@ -50,6 +50,21 @@ Deno.test("the first rule that matches decides", async () => {
   assertEquals(ruleFor(policy, undefined)?.name, "line 16");
 });
 
+Deno.test("a SPIFFE ID beside another URI identifies nobody", async () => {
+  const text = (uri: string) => `rules: [{ match: { uri: "${uri}" }, allow: { services: files } }]`;
+  const [id, other] = ["spiffe://example.org/backup", "https://example.org/backup"];
+  const matched = async (pattern: string, ...uris: string[]) => {
+    const names = uris.map((value) => ({ type: "url", value }) as const);
+    return ruleFor(await parsePolicy(text(pattern), "p.yaml"), await identity({ names })) !==
+      undefined;
+  };
+  assertEquals(await matched(id, id), true);
+  assertEquals(await matched(id, id, other), false);
+  assertEquals(await matched(id, other, "SPIFFE://example.org/backup", id), false);
+  assertEquals(await matched("*://example.org/backup", id, "spiffe://example.org/b"), false);
+  assertEquals(await matched(other, id, other), true);
+});
+
 Deno.test("whoever no rule matches is allowed nothing", async () => {
   const policy = await parsePolicy(example, "p.yaml");
   assertEquals(ruleFor(policy, await identity({ subject: [["OU", "admin"]] })), undefined);
