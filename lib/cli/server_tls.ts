@@ -7,6 +7,7 @@ import type { Policy } from "../security/policy.ts";
 import { logger } from "../telemetry/log.ts";
 import type { TlsListener } from "../tls/connection.ts";
 import { daysUntil, expiryPause, warningDays } from "../tls/expiry.ts";
+import { firstExpiry } from "../tls/load_revocation_lists.ts";
 import { OcspClient } from "../tls/ocsp_client.ts";
 import {
   type CheckRevocation,
@@ -30,6 +31,9 @@ const log = logger("server");
 /** How often files that do not fit are read again before they are given up, and after how long. */
 const attempts = 10;
 const attemptMilliseconds = 200;
+
+/** Longest time of a timer, in milliseconds: a day, as longer ones overflow and clocks can be set. */
+const longestTimer = 86_400_000;
 
 /** What the options of a server's TLS leave. */
 export interface ServerTlsOptions extends TlsSettingsOptions {
@@ -93,6 +97,8 @@ export class ServerTls implements Disposable {
   #audit: Audit | undefined;
   /** Timer of the next look at the certificate's end. */
   #expiry: number | undefined;
+  /** Timer of the first end of a revocation list. */
+  #listExpiry: number | undefined;
 
   private constructor(
     options: ServerTlsOptions,
@@ -103,6 +109,7 @@ export class ServerTls implements Disposable {
   ) {
     this.#running = watching;
     this.#running.defer(() => clearTimeout(this.#expiry));
+    this.#running.defer(() => clearTimeout(this.#listExpiry));
     this.#options = options;
     this.#files = files;
     this.#credentials = credentials;
@@ -184,6 +191,7 @@ export class ServerTls implements Disposable {
     this.#listeners = listeners;
     this.#audit = audit;
     this.#warnOfExpiry();
+    this.#awaitListExpiry();
   }
 
   [Symbol.dispose](): void {
@@ -200,6 +208,7 @@ export class ServerTls implements Disposable {
   async #reloadUntilUpToDate(): Promise<void> {
     while (this.#again && !this.#ended) {
       this.#again = false;
+      await this.#endResumption();
       await this.#attempt("certificates", () => this.#reloadCredentials());
       await this.#attempt("policy", () => this.#reloadPolicy());
     }
@@ -255,6 +264,35 @@ export class ServerTls implements Disposable {
     if (this.#ended) return credentials[Symbol.dispose]();
     this.#credentials = credentials;
     before.giveWayTo(credentials);
+    this.#awaitListExpiry();
+  }
+
+  /** When the first revocation list in use expires, in milliseconds since 1970. */
+  get #listsEnd(): number {
+    return firstExpiry(
+      this.#credentials.listener.clientAuthentication?.trust.revocationLists ?? [],
+    );
+  }
+
+  /** A list that expires has the files read again: there may be another one, and otherwise the log says so. */
+  #awaitListExpiry(): void {
+    clearTimeout(this.#listExpiry);
+    const left = this.#listsEnd - Date.now();
+    if (left === Infinity || left < 0) return;
+    this.#listExpiry = setTimeout(() => {
+      if (this.#listsEnd < Date.now()) this.#reload();
+      else this.#awaitListExpiry();
+    }, Math.min(left + 1000, longestTimer));
+  }
+
+  /**
+   * Where a revocation list has expired no client can be verified, but TLS sessions of before would
+   * still be resumed: another context ends that.
+   */
+  async #endResumption(): Promise<void> {
+    if (this.#listsEnd >= Date.now()) return;
+    const { listener: same } = this.#credentials;
+    for (const listener of this.#listeners) await listener.update(same);
   }
 
   async #reloadPolicy(): Promise<void> {

@@ -55,12 +55,32 @@ function checkList(path: string, der: Uint8Array): void {
   );
 }
 
+/**
+ * When the first of these lists expires, in milliseconds since 1970; Infinity if none does.
+ *
+ * @param lists PEM, as {@linkcode loadRevocationLists} gives them
+ */
+export function firstExpiry(lists: readonly string[]): number {
+  const { d2i_X509_CRL, X509_CRL_free } = libcrypto();
+  return Math.min(
+    Infinity,
+    ...lists.flatMap((pem) => decodePem(pem, "X509 CRL")).map((der) => {
+      using list = fromDer(der, d2i_X509_CRL, X509_CRL_free);
+      return (list && endOf(list)) ?? Infinity;
+    }),
+  );
+}
+
+/** Infinity without one; undefined if it is none. */
+function endOf(list: CryptoObject): number | undefined {
+  const end = libcrypto().X509_CRL_get0_nextUpdate(list.pointer);
+  return end === null ? Infinity : timeOf(end);
+}
+
 /** What is wrong with a list's dates now, if anything. */
 function validityProblem(list: CryptoObject): string | undefined {
-  const { X509_CRL_get0_lastUpdate, X509_CRL_get0_nextUpdate } = libcrypto();
-  const begin = timeOf(X509_CRL_get0_lastUpdate(list.pointer));
-  const end = X509_CRL_get0_nextUpdate(list.pointer);
-  const until = end === null ? Infinity : timeOf(end);
+  const begin = timeOf(libcrypto().X509_CRL_get0_lastUpdate(list.pointer));
+  const until = endOf(list);
   if (begin === undefined || until === undefined) return "has a date that is none";
   const now = Date.now();
   if (now < begin) return `is not valid before ${new Date(begin).toISOString()}`;
