@@ -159,6 +159,17 @@ export const libibverbs = library({ sonames: ["libibverbs.so.1"], package: "libi
     ],
     result: "i32",
   },
+  // On another thread, as the kernel asks the network for the peer's MAC address, for a second at most.
+  ibv_modify_qp_aside: {
+    name: "ibv_modify_qp",
+    parameters: [
+      "pointer", // struct ibv_qp *qp
+      "pointer", // struct ibv_qp_attr *attr
+      "i32", // int attr_mask
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
   ibv_query_qp: {
     parameters: [
       "pointer", // struct ibv_qp *qp

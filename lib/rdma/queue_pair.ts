@@ -86,6 +86,14 @@ export interface QueuePair extends Disposable {
    * @throws TransitionError naming the attributes that are missing or not allowed, or what the device refused
    */
   modify(attributes: QueuePairAttributes & { readonly state: QueuePairState }): void;
+  /**
+   * Makes a transition as {@linkcode modify} does, on another thread, where it may take long: that
+   * to RTR waits until the peer's MAC address is known, or nobody has told it. The queue pair must
+   * stay until it has resolved, and no other transition be made meanwhile.
+   */
+  modifyAside?(
+    attributes: QueuePairAttributes & { readonly state: QueuePairState },
+  ): Promise<void>;
   query(): QueuePairStatus;
   /**
    * Posts `count` requests from index `first`, in one call.

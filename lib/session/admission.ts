@@ -2,6 +2,7 @@ import ipaddr from "ipaddr.js";
 import { LimitError } from "../errors.ts";
 import { CountedReports } from "./counted_reports.ts";
 import type { Limits } from "./limits.ts";
+import { Turns } from "./turns.ts";
 
 /** What one address has: sessions, and connection attempts it may make. */
 interface Account {
@@ -57,6 +58,7 @@ export class Admission {
   /** Sessions at present, by identity. */
   readonly #identities = new Map<string, number>();
   readonly #devices = new Map<string, number>();
+  readonly #turns = new Turns();
   #sessions = 0;
   #handshakes = 0;
   #registeredBytes = 0;
@@ -183,6 +185,14 @@ export class Admission {
           "end another one first",
         ),
     );
+  }
+
+  /**
+   * Does work, one after the other for each address: what takes long, as it does where a client names
+   * a GID that nobody answers for, must not keep many threads busy for one.
+   */
+  inTurn<T>(address: string, work: () => Promise<T>): Promise<T> {
+    return this.#turns.take(accountOf(address), work);
   }
 
   #device({ device, room }: DeviceShare): Disposable {

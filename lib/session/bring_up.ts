@@ -26,12 +26,12 @@ const HOP_LIMIT = 64;
  * @throws TransitionError when the device refuses
  * @throws IntegrityError when it reports another PSN or queue pair number than agreed
  */
-export function bringUp(
+export async function bringUp(
   queuePair: QueuePair,
   port: PortChoice,
   order: ConnectOrder,
   afterInit: () => void,
-): void {
+): Promise<void> {
   const { local, remote, managed } = order;
   queuePair.modify({
     ...managed?.init ?? { pkeyIndex: 0, port: port.port },
@@ -39,12 +39,15 @@ export function bringUp(
     access: ACCESS,
   });
   afterInit();
-  queuePair.modify({
+  const rtr = {
     ...managed?.rtr ?? readyToReceive(port, order),
     state: "RTR",
     rqPsn: remote.psn,
     minRnrTimer: MIN_RNR_TIMER,
-  });
+  } as const;
+  // A peer may name an address that nobody answers for: others on this thread do not wait for that.
+  if (queuePair.modifyAside) await queuePair.modifyAside(rtr);
+  else queuePair.modify(rtr);
   queuePair.modify({
     ...managed?.rts ?? readyToSend(order),
     state: "RTS",

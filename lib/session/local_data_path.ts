@@ -77,6 +77,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly #ending = new AbortController();
   #resources: Resources | undefined;
   #seal: SessionSeal | undefined;
+  /** While the queue pair is brought up. */
+  #connecting: Promise<void> | undefined;
   #pump: Promise<void> = Promise.resolve();
   #proof: { readonly expected: Uint8Array; readonly accept: () => void } | undefined;
   #earlyProof: Uint8Array | undefined;
@@ -174,16 +176,17 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     };
   }
 
-  // deno-lint-ignore require-await -- a worker's data path answers later
   async connect(order: ConnectOrder): Promise<void> {
+    this.#connecting = this.#connect(order);
     try {
-      this.#connect(order);
+      await this.#connecting;
     } finally {
+      this.#connecting = undefined;
       if (order.seal) wipeKeys(order.seal);
     }
   }
 
-  #connect(order: ConnectOrder): void {
+  async #connect(order: ConnectOrder): Promise<void> {
     const { queuePair, messenger, stack } = this.#allocated();
     if (order.seal) {
       const { side } = this.#options;
@@ -191,7 +194,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail, limits }));
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
-    bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());
+    await bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());
+    this.signal.throwIfAborted();
     messenger.grant(order.remote.receives);
     this.#pump = this.#pumpCompletions();
   }
@@ -374,6 +378,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   async #free(
     { protectionDomain, queuePair, transfers, stack }: Resources,
   ): Promise<FinalState["queuePair"]> {
+    // Another thread may be at it: nothing of it is given back meanwhile.
+    if (this.#connecting) await this.#connecting.catch(() => {});
     try {
       const { sqPsn } = queuePair.query();
       // Work requests end before the memory that they refer to.

@@ -38,6 +38,7 @@ import type { ServerContext } from "./server_context.ts";
 import type { ResumedTransfer } from "./service.ts";
 import { SessionAudit, usageFields } from "./session_audit.ts";
 import { SessionClient } from "./session_client.ts";
+import type { ConnectQueuePair } from "./session_queue_pair.ts";
 import { type Established, type SessionPath, streamFields } from "./session_path.ts";
 import type { SessionUsage } from "./usage.ts";
 
@@ -253,7 +254,7 @@ export class ServerSession {
         queuePairs: {
           psns: this.#context.psns,
           openDataPath: (welcome) => this.#openQueuePairPath(welcome),
-          connectQueuePair: ({ connect }) => this.#context.connectQueuePair[connect]!,
+          connectQueuePair: (choices) => this.#connectQueuePair(choices),
         },
         streams: this.#context.streams && {
           openDataPath: (welcome) => this.#openStreamPath(welcome),
@@ -336,6 +337,15 @@ export class ServerSession {
     this.#port = port;
     this.#peerProvider = peerProvider;
     return { transport: "rdma", provider: port.provider, connect, seal, services };
+  }
+
+  /** By TLS a device looks for the client where it says that it is; the connection manager has found it. */
+  #connectQueuePair({ connect, provider }: RdmaChoices): ConnectQueuePair {
+    const { connectQueuePair, admission } = this.#context;
+    const bringUp = connectQueuePair[connect]!;
+    if (connect !== "tls" || provider !== "verbs") return bringUp;
+    const { hostname } = this.#incoming.peerAddress;
+    return (...order) => admission.inTurn(hostname, () => bringUp(...order));
   }
 
   #openQueuePairPath(welcome: Welcome): QueuePairPath {

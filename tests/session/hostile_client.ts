@@ -207,7 +207,7 @@ export class HostileClient implements Disposable {
       this.#seal = new SessionSeal(seal, { side: "client", fail: () => {} });
       this.#channel = this.#seal.channel("messages");
     }
-    bringUp(end.queuePair, this.#port, this.#order(), () => this.#postReceives());
+    await bringUp(end.queuePair, this.#port, this.#order(), () => this.#postReceives());
     this.#pump();
     if (epoch === 0) await this.#take(this.#exchange.connected());
     else await this.sendBody("READY", { epoch });

@@ -20,6 +20,25 @@ attackTest("a QP message with a GID that is nowhere", "transition_refused", asyn
   await client.offerQueuePair({ gid: "::ffff:192.0.2.77" });
 });
 
+/** In the network of the device's port: the kernel asks it, for a second, whose this is. */
+const unanswered = { gid: "::ffff:10.9.0.77" };
+
+attackTest(
+  "a QP message with a GID that nobody answers for",
+  "transition_refused",
+  async (client) => {
+    await client.enter();
+    await client.offerQueuePair(unanswered);
+  },
+);
+
+attackTest("a client that leaves while the kernel looks for its GID", "hung_up", async (client) => {
+  await client.enter();
+  await client.offerQueuePair(unanswered);
+  await client.hear("QP");
+  client.hangUp();
+});
+
 verbsTest("a client that sends PINGs and reads no PONG: idle", async () => {
   const scene = Scene.current;
   await withSmallSocketBuffers(async () => {

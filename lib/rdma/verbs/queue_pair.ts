@@ -58,6 +58,9 @@ const writers: {
   maxRdAtomic: [V.IBV_QP_MAX_QP_RD_ATOMIC, (attr, value) => attr.set("max_rd_atomic", value)],
 };
 
+/** Attributes that a call on another thread reads: not to be collected meanwhile. */
+const kept = new Set<Attr>();
+
 function writeAddressVector(attr: Attr, path: AddressVector): void {
   attr
     .set("ah_attr.grh.dgid", parseGid(path.dgid))
@@ -113,14 +116,42 @@ export class VerbsQueuePair extends VerbsObject implements QueuePair {
   }
 
   modify(attributes: QueuePairAttributes & { readonly state: QueuePairState }): void {
-    const pointer = this.pointer;
+    const { attr, mask } = this.#transition(attributes);
+    this.#enter(attributes, libibverbs().ibv_modify_qp(this.pointer, attr.pointer, mask));
+  }
+
+  async modifyAside(
+    attributes: QueuePairAttributes & { readonly state: QueuePairState },
+  ): Promise<void> {
+    const { attr, mask } = this.#transition(attributes);
+    kept.add(attr);
+    try {
+      const result = await libibverbs().ibv_modify_qp_aside(this.pointer, attr.pointer, mask);
+      this.#enter(attributes, result);
+    } finally {
+      kept.delete(attr);
+    }
+  }
+
+  /** Arguments of ibv_modify_qp. */
+  #transition(
+    attributes: QueuePairAttributes & { readonly state: QueuePairState },
+  ): { attr: Attr; mask: number } {
     const { state: to } = attributes;
     checkTransition(this.#state, attributes);
     const attr = ibvQpAttr.allocate().set("qp_state", states.indexOf(to));
     const rule = transitionOf(this.#state, to)!;
     const mask = [...rule.required, ...rule.optional]
       .reduce((bits, name) => bits | write(attr, name, attributes), V.IBV_QP_STATE as number);
-    const result = libibverbs().ibv_modify_qp(pointer, attr.pointer, mask);
+    return { attr, mask };
+  }
+
+  /** @param result of ibv_modify_qp */
+  #enter(
+    attributes: QueuePairAttributes & { readonly state: QueuePairState },
+    result: number,
+  ): void {
+    const { state: to } = attributes;
     if (result !== 0) {
       const cause = new VerbsError("ibv_modify_qp", Math.abs(result));
       const given = Object.keys(attributes).filter((name) => name !== "state").join(", ");
