@@ -99,6 +99,67 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  getpwnam_r: {
+    parameters: [
+      "buffer", // const char *name
+      "pointer", // struct passwd *pwd
+      "buffer", // char *buf
+      "usize", // size_t buflen
+      "buffer", // struct passwd **result
+    ],
+    result: "i32",
+  },
+  getpwuid_r: {
+    parameters: [
+      "u32", // uid_t uid
+      "pointer", // struct passwd *pwd
+      "buffer", // char *buf
+      "usize", // size_t buflen
+      "buffer", // struct passwd **result
+    ],
+    result: "i32",
+  },
+  getgrnam_r: {
+    parameters: [
+      "buffer", // const char *name
+      "pointer", // struct group *grp
+      "buffer", // char *buf
+      "usize", // size_t buflen
+      "buffer", // struct group **result
+    ],
+    result: "i32",
+  },
+  // glibc has all threads of the process make these three calls (nptl(7)).
+  setgroups: {
+    parameters: [
+      "usize", // size_t size
+      "pointer", // const gid_t *list
+    ],
+    result: "i32",
+  },
+  setresgid: {
+    parameters: [
+      "u32", // gid_t rgid
+      "u32", // gid_t egid
+      "u32", // gid_t sgid
+    ],
+    result: "i32",
+  },
+  setresuid: {
+    parameters: [
+      "u32", // uid_t ruid
+      "u32", // uid_t euid
+      "u32", // uid_t suid
+    ],
+    result: "i32",
+  },
+  setrlimit: {
+    parameters: [
+      "i32", // int resource
+      "pointer", // const struct rlimit *rlim
+    ],
+    result: "i32",
+  },
   getrlimit: {
     parameters: [
       "i32", // int resource
@@ -409,6 +470,15 @@ export const statxBuffer = struct("statx", 256, {
 
 export const dirent = struct("dirent", 280, {
   "d_name": [19, { bytes: 256 }],
+});
+
+export const passwd = struct("passwd", 48, {
+  "pw_uid": [16, "u32"],
+  "pw_gid": [20, "u32"],
+});
+
+export const group = struct("group", 32, {
+  "gr_gid": [16, "u32"],
 });
 
 export const rlimit = struct("rlimit", 16, {

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { Connect } from "../control/messages.ts";
-import { chooseDevice } from "../rdma/provider.ts";
+import { chooseDevice, type DeviceChoice } from "../rdma/provider.ts";
 import { PsnSource } from "../security/psn.ts";
+import type { User } from "../security/user.ts";
 import { MessageServer } from "../services/message_server.ts";
 import {
   checkRoots,
@@ -31,6 +32,7 @@ import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import { addServerAuditOptions, openAudit, type ServerAuditOptions } from "./server_audit.ts";
 import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
+import { dropPrivileges, openAs, userOption } from "./server_user.ts";
 import { stopSignal } from "./stop_signal.ts";
 import { tlsSettings } from "./tls_options.ts";
 import {
@@ -57,6 +59,7 @@ interface ServerOptions extends ServerTlsOptions, ServerAuditOptions {
   readonly cmPort: number;
   readonly workers: number;
   readonly messagesListen?: ListenAddress;
+  readonly user?: User;
 }
 
 /** Adds `verbseal server`. */
@@ -72,6 +75,7 @@ export function addServerCommand(program: Command): void {
     .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433);
   addServerAuditOptions(addServerTlsOptions(command))
     .option("--root <directory>", "serve files below this directory; without it, none")
+    .addOption(userOption())
     .addOption(transportOption("rdma"))
     .addOption(sealOption())
     .addOption(deviceOption())
@@ -113,6 +117,10 @@ export function addServerCommand(program: Command): void {
           "verbseal server --audit audit.jsonl --audit-head /mnt/other/audit.head",
           "with an audit log, for verbseal audit verify",
         ],
+        [
+          "verbseal server --root /srv/files --port 443 --user verbseal",
+          "started as root for its port, and nobody special from then on",
+        ],
         ["verbseal server --connect cm --max-clients 64", "also by the connection manager"],
       ),
     )
@@ -121,6 +129,13 @@ export function addServerCommand(program: Command): void {
 
 function port(text: string): number {
   return wholeNumber(0, 65535)(text);
+}
+
+/** What `--device` comes to, as this process's user may open devices now. */
+function choiceOf({ device, connect }: ServerOptions, localAddress: string): DeviceChoice {
+  const chosen = chooseDevice(device, localAddress);
+  if (connect === "cm") checkManageable(chosen.provider, chosen.reason);
+  return chosen;
 }
 
 async function serve(options: ServerOptions, command: Command): Promise<void> {
@@ -134,14 +149,15 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   raiseOpenFileLimit(openFilesFor(limits, options.messagesListen !== undefined));
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
   await using auditing = new AsyncDisposableStack();
-  const audit = await openAudit(options, auditing);
   using stopping = stopSignal();
   using listening = new DisposableStack();
+  const { user } = options;
   const transports = transportsOf(options.transport);
   warnOfUserSpace(transports);
   const tlsOptions = {
     ...{ hostname: options.address, port: options.port, ...tls.credentials.listener },
     settings: tlsSettings(options),
+    otherUser: user !== undefined,
   };
   const listenOptions = { ...tlsOptions, ...protocolsOf(transports) };
   const backend = listenerBackend(listenOptions);
@@ -150,11 +166,17 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const messageListener = options.messagesListen &&
     listen({ ...tlsOptions, ...options.messagesListen, protocols: [] }, backend);
   listening.defer(() => messageListener?.close());
-  const chosen = chooseDevice(options.device, listener.address.hostname);
-  if (options.connect === "cm") checkManageable(chosen.provider, chosen.reason);
+  const choose = () => choiceOf(options, listener.address.hostname);
+  let chosen = choose();
   const managed = options.connect === "cm"
     ? listening.use(new ManagedServer(options.cmPort))
     : undefined;
+  dropPrivileges(user);
+  if (user) {
+    await openAs(user, () => tls.tryReload());
+    chosen = choose();
+  }
+  const audit = await openAs(user, () => openAudit(options, auditing));
   await using workers = startWorkers(services, options.workers);
   await using _watch = new CounterWatch(() => workers.errorCounters(), audit);
   const shared = {

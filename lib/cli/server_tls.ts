@@ -162,6 +162,16 @@ export class ServerTls implements Disposable {
     return loaded;
   }
 
+  /**
+   * Reads the files as when they change, and uses nothing of them.
+   *
+   * @throws as {@linkcode load}
+   */
+  async tryReload(): Promise<void> {
+    (await loadCredentials(this.#files))[Symbol.dispose]();
+    await this.#loadPolicy();
+  }
+
   /** For a listener. */
   get credentials(): ServerCredentials {
     return this.#credentials;

@@ -51,7 +51,8 @@ export function serviceDefinitions(
  */
 export function checkRoots({ root }: ServerServices, policy: Policy | undefined): void {
   if (root === undefined) return;
-  using directory = new Directory(root, { confined: true });
+  // Opening a directory needs no right to search it; opening it by its own entry does.
+  using directory = new Directory(`${root}/.`, { confined: true });
   for (const { name, allows } of policy?.rules ?? []) {
     if (allows.permissions.root !== undefined) {
       checkOwnRoot(directory, name, allows.permissions.root);

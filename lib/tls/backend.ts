@@ -26,6 +26,8 @@ export function listenerBackend(options: ListenOptions): BackendChoice {
     ...(options.clientAuthentication ? ["client certificates"] : []),
     ...(options.staple ? ["a stapled OCSP response"] : []),
     ...(options.kernelProtocol === undefined ? [] : ["kTLS"]),
+    // With Deno another listener has to take over when certificates change.
+    ...(options.otherUser ? ["another user than the socket's"] : []),
     ...settingsWanted(options.settings),
   ];
   return choice(wanted);

@@ -16,6 +16,8 @@ export interface ListenOptions extends Endpoint, ListenerCredentials {
   readonly protocols?: readonly string[];
   /** The one of them whose connections the kernel seals, where it can (kTLS). */
   readonly kernelProtocol?: string;
+  /** The process becomes another user's, which may not listen again where it listens now. */
+  readonly otherUser?: boolean;
   readonly settings?: TlsSettings;
 }
 

@@ -4,6 +4,7 @@
  * succeed, or the first would show nothing. README's table is made of what is declared here.
  */
 import { assert } from "@std/assert";
+import { isRoot } from "../../lib/security/user.ts";
 import { provider, type TestProvider } from "../provider.ts";
 import type { Row } from "./rows.ts";
 
@@ -22,12 +23,14 @@ export interface Attack<System> {
   /** What it is mounted on first: the program as it is shipped. */
   readonly against: System;
   readonly without: Without<System>;
+  /** What it is mounted on has to be started as root, so that other users' runs leave it out. */
+  readonly asRoot?: boolean;
   /** Mounts the attack, and tells whether it succeeded. */
   readonly mount: (system: System) => Promise<boolean>;
 }
 
 /** What the table shows of an attack. */
-export type DeclaredAttack = Omit<Attack<unknown>, "against" | "mount">;
+export type DeclaredAttack = Omit<Attack<unknown>, "against" | "mount" | "asRoot">;
 
 const declared: DeclaredAttack[] = [];
 
@@ -38,9 +41,10 @@ export function declaredAttacks(): readonly DeclaredAttack[] {
 
 /** Declares an attack, and makes its tests. */
 export function attackTest<System>(attack: Attack<System>): void {
-  const { mount, against, ...row } = attack;
+  const { mount, against, asRoot = false, ...row } = attack;
   declared.push(row);
   if (attack.provider !== undefined && attack.provider !== provider.name) return;
+  if (asRoot && !isRoot()) return;
   const name = `${row.rows.join(", ")}: the attacker ${row.attack}`;
   define(`${name}: fails`, async () => {
     assert(!await mount(against), `succeeded in spite of ${row.countermeasure}`);

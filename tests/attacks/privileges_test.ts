@@ -12,8 +12,10 @@ import { Directory } from "../../lib/services/file_system.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
+import { RunningServer, Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
 import { AuditScene } from "../security/audit_scene.ts";
+import { giveToNobody, ofThreads } from "../server_user.ts";
 import { attackTest } from "./attack.ts";
 import { fragment, PacketAttacker } from "./packet_attacker.ts";
 import { System, type SystemOptions } from "./system.ts";
@@ -70,6 +72,26 @@ attackTest<SystemOptions>({
     } finally {
       await Deno.remove(outside);
     }
+  },
+});
+
+attackTest<readonly string[]>({
+  rows: ["6.5"],
+  attack: "has taken the server over, and does what root may",
+  countermeasure: "a server that root starts becomes another user once it listens (`--user`)",
+  against: ["--user", "nobody"],
+  without: { instead: "a server without `--user`", against: [] },
+  asRoot: true,
+  async mount(options) {
+    await using workspace = await Workspace.create();
+    await giveToNobody(workspace);
+    await using server = await RunningServer.start(workspace, options);
+    // So that the threads that move data are there.
+    const { status, stderr } = await workspace.client(server, "echo", ["hello"]);
+    if (status !== 0) throw new Error(stderr);
+    return [...ofThreads(server, "CapPrm")].some((capabilities) =>
+      BigInt(`0x${capabilities}`) > 0n
+    );
   },
 });
 

@@ -12,11 +12,13 @@ import {
   cmsghdr,
   dirent,
   epollEvent,
+  group,
   ifNameindex,
   ifreq,
   iovec,
   mmsghdr,
   openHow,
+  passwd,
   rlimit,
   sockaddrIn,
   sockaddrIn6,
@@ -39,6 +41,8 @@ const headers = `
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <linux/ethtool.h>
@@ -88,11 +92,13 @@ const structures: readonly AnyLayout[] = [
   ethtoolGstrings,
   ethtoolSsetInfo,
   ethtoolStats,
+  group,
   ifNameindex,
   ifreq,
   iovec,
   mmsghdr,
   openHow,
+  passwd,
   rlimit,
   sockFilter,
   sockFprog,

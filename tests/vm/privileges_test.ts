@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { reaching, type Workspace } from "../program.ts";
+import { randomFile, reaching, RunningServer, sha256, Workspace } from "../program.ts";
 import { assertFailed, failureTest, Shared } from "../session/failure_scene.ts";
+import { giveToNobody } from "../server_user.ts";
 import { runAsNobody } from "./nobody.ts";
 
 /** Arguments of a command that needs the device. */
@@ -34,3 +35,22 @@ failureTest("a user who may lock no memory is told which limit to raise", async 
   const enough = await runAsNobody(["--memlock=16777216"], echo(workspace));
   assertEquals(enough.status, 0, enough.stderr);
 });
+
+failureTest(
+  "a server with --user can lock as much memory as before, though the limit holds for it now",
+  async () => {
+    await using workspace = await Workspace.create();
+    await giveToNobody(workspace);
+    const limit = (bytes: string) =>
+      new Deno.Command("prlimit", { args: ["--pid", `${Deno.pid}`, `--memlock=${bytes}`] })
+        .output();
+    await limit("65536");
+    await using server = await RunningServer.start(workspace, ["--user", "nobody"]);
+    await limit("unlimited");
+    await randomFile(workspace.file("file"), 1_000_000);
+    const { status, stderr } = await workspace.client(server, "put", ["file"]);
+    assertEquals(status, 0, stderr);
+    assertEquals(await sha256(`${workspace.root}/file`), await sha256(workspace.file("file")));
+    assertEquals(await server.stop(), 0);
+  },
+);
