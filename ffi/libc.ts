@@ -153,13 +153,6 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
-  setrlimit: {
-    parameters: [
-      "i32", // int resource
-      "pointer", // const struct rlimit *rlim
-    ],
-    result: "i32",
-  },
   getrlimit: {
     parameters: [
       "i32", // int resource
