@@ -6,11 +6,14 @@ import { CountedReports, type Omitted } from "../../lib/session/counted_reports.
 import { defaultLimits } from "../../lib/session/limits.ts";
 import type { Client } from "../../lib/services/client.ts";
 import type { Device } from "../../lib/rdma/device.ts";
+import { Counter } from "../../lib/rdma/roce/counters.ts";
+import type { RoceDevice } from "../../lib/rdma/roce/device.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { UdpWire } from "../../lib/rdma/roce/udp_wire.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
 import { RECEIVES } from "../../lib/session/messenger.ts";
-import { MessageKind } from "../../lib/session/service.ts";
+import { MessageKind, type SessionService } from "../../lib/session/service.ts";
 import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
@@ -238,6 +241,59 @@ if (provider.name === "roce") {
 }
 
 const READ_BYTES = 65536;
+
+/** Calls that send as many packets as the system takes at once, some hundred. */
+const BURSTS = 8;
+
+/** Notes how many packets a port has taken when it gets the first question. */
+function noting(note: () => void): NonNullable<SystemOptions["services"]> {
+  const noted = (service: SessionService): SessionService => ({
+    ...service,
+    message(kind, id, body) {
+      note();
+      service.message!(kind, id, body);
+    },
+    [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
+  });
+  return (definitions) =>
+    definitions.map((each) =>
+      each.name === "messages" ? { ...each, start: (access) => noted(each.start(access)) } : each
+    );
+}
+
+/** One socket takes the packets of all peers, until it is disposed. */
+function sharedSocket(): Disposable {
+  const { attend } = UdpWire.prototype;
+  UdpWire.prototype.attend = () => {};
+  return { [Symbol.dispose]: () => void (UdpWire.prototype.attend = attend) };
+}
+
+if (provider.name === "roce") {
+  attackTest<() => Disposable>({
+    rows: ["6.4.4", "A5"],
+    attack: "floods the port with packets, behind which another client's have to wait",
+    countermeasure: "a socket for each peer, and of each some packets in its turn",
+    against: () => ({ [Symbol.dispose]() {} }),
+    without: { instead: "one socket for all peers", against: sharedSocket },
+    async mount(receiving) {
+      using _receiving = receiving();
+      let taken = 0;
+      const count = () => (system.device as RoceDevice).counters.values[Counter.RX_PACKETS]!;
+      await using system = await System.start({ services: noting(() => taken = count()) });
+      await using honest = await system.client();
+      using attacker = await system.hostile();
+      const { remote: { qpn, ...port } } = attacker.numbers;
+      using packets = new PacketAttacker(port, provider.address);
+      const flood = packets.flood({ opcode: PacketOpcode.SEND_ONLY, qpn, psn: 0 });
+      const before = count();
+      let sent = 0;
+      // All in one go: the server has no turn between.
+      for (let burst = 0; burst < BURSTS; burst++) sent += flood();
+      await honest.session.during(honest.messages.ask("ECHO", new Uint8Array(1)));
+      return taken - before > sent / 2;
+    },
+  });
+}
 
 /** A log that has a line for each event. */
 class UnlimitedReports extends CountedReports {

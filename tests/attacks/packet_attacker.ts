@@ -47,11 +47,11 @@ export class PacketAttacker implements Disposable {
     if (this.#wire.send(this.#batch, 0) !== 1) throw new Error("the packet was not sent");
   }
 
-  /** Sends a packet again and again, at each call as many times as the system takes at once. */
-  flood(packet: AttackPacket): () => void {
+  /** Sends a packet again and again, at each call as many times as the system takes at once; gives that number. */
+  flood(packet: AttackPacket): () => number {
     const batch = this.#resources.use(new TransmitBatch(this.#wire.maxSegments));
     while (this.#add(batch, packet));
-    return () => void this.#wire.send(batch, 0);
+    return () => this.#wire.send(batch, 0) === batch.count ? batch.packets : 0;
   }
 
   /** False when the batch is full. */

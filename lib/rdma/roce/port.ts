@@ -176,6 +176,7 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
         users: 0,
       };
       this.#peers.set(name, peer);
+      this.#wire.attend(endpoint);
     }
     peer.users += 1;
     return peer;
@@ -184,7 +185,9 @@ export class RocePort implements PortServices, CompletionPort, Disposable {
   leave({ remote }: Destination): void {
     const name = String(remote);
     const peer = this.#peers.get(name);
-    if (peer && --peer.users === 0) this.#peers.delete(name);
+    if (!peer || --peer.users > 0) return;
+    this.#peers.delete(name);
+    this.#wire.neglect(remote);
   }
 
   /** The queue pair may have something to send. */

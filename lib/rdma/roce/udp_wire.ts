@@ -16,6 +16,7 @@ import {
 import { RdmaError } from "../../errors.ts";
 import { Endpoint } from "./endpoint.ts";
 import { MAX_SEGMENTS } from "./icrc.ts";
+import { PeerSockets } from "./peer_sockets.ts";
 import {
   BATCH_MESSAGES,
   MESSAGE_SLOT_BYTES,
@@ -48,6 +49,9 @@ const FATAL: readonly number[] = [EBADF, EFAULT, ENOTSOCK];
 
 /** Bytes asked of the system for either direction; without CAP_NET_ADMIN it grants net.core.rmem_max at most. */
 const BUFFER_BYTES = 16 * 1024 * 1024;
+
+/** The same for a socket of one peer: twice what a peer of ours has on its way (congestion.ts), and kernel's overhead. */
+const PEER_BUFFER_BYTES = 2 * 1024 * 1024;
 
 const WORD = 4;
 
@@ -226,8 +230,9 @@ class IncomingMessages extends MessageVector {
 }
 
 /**
- * One UDP socket, bound to one address and port and connected to none: it serves all peers, and the
- * IP IDs of what it sends count from 0 within a message, as {@linkcode IcrcPrefix.icrc} needs.
+ * A UDP socket, bound to one address and port and connected to none: all is sent by it, so that the
+ * IP IDs of what it sends count from 0 within a message, as {@linkcode IcrcPrefix.icrc} needs. What
+ * peers that are attended to send comes by sockets of their own.
  */
 export class UdpWire implements Wire {
   readonly local: Endpoint;
@@ -235,6 +240,7 @@ export class UdpWire implements Wire {
   #maxSegments = MAX_SEGMENTS;
   readonly #outgoing: OutgoingMessages;
   readonly #incoming: IncomingMessages;
+  readonly #peers: PeerSockets;
   #open = true;
 
   /**
@@ -244,9 +250,7 @@ export class UdpWire implements Wire {
    */
   constructor(address: Uint8Array<ArrayBuffer>, port: number) {
     const wanted = new Endpoint(address, port);
-    const family = wanted.isIpv4 ? C.AF_INET : C.AF_INET6;
-    const type = C.SOCK_DGRAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC;
-    this.descriptor = libc().socket(family, type, 0);
+    this.descriptor = openSocket(wanted.isIpv4);
     if (this.descriptor < 0) throw openError("socket", wanted, errno());
     try {
       this.#configure(wanted.isIpv4);
@@ -260,6 +264,7 @@ export class UdpWire implements Wire {
     }
     this.#outgoing = new OutgoingMessages(wanted.sockaddr.length);
     this.#incoming = new IncomingMessages(this.local);
+    this.#peers = new PeerSockets(this.local, this.descriptor, () => this.#openPeerSocket());
   }
 
   get maxSegments(): number {
@@ -293,37 +298,59 @@ export class UdpWire implements Wire {
     return next - first;
   }
 
+  attend(remote: Endpoint): void {
+    this.#assertOpen();
+    this.#peers.attend(remote);
+  }
+
+  neglect(remote: Endpoint): void {
+    if (this.#open) this.#peers.neglect(remote);
+  }
+
   /**
-   * Takes what has arrived without waiting, and returns the number of messages. One that cannot be
-   * used, as it was cut off, has length 0.
+   * Takes what has arrived without waiting, of each peer in its turn, and returns the number of
+   * messages. One that cannot be used, as it was cut off, has length 0.
    *
    * @throws RdmaError `udp_socket_failed` when the socket itself does not work any more
    */
   receive(batch: ReceiveBatch): number {
     this.#assertOpen();
     this.#incoming.prepare(batch);
-    const count = libc().recvmmsg(
-      this.descriptor,
-      this.#incoming.pointers[0]!,
-      BATCH_MESSAGES,
-      0,
-      null,
-    );
-    if (count < 0) this.#assertUsable("recvmmsg", errno());
-    this.#incoming.deliver(batch, Math.max(count, 0));
-    return Math.max(count, 0);
+    const sockets = this.#peers.poll();
+    // A message of somebody who floods has many packets.
+    const most = sockets === 1 ? BATCH_MESSAGES : 1;
+    let count = 0;
+    for (let index = 0; index < sockets; index++) {
+      count += this.#receiveFrom(this.#peers.ready[index]!, count, most);
+    }
+    this.#incoming.deliver(batch, count);
+    return count;
   }
 
   readable(): Promise<boolean> {
     this.#assertOpen();
-    return readable(this.descriptor);
+    return readable(this.#peers.epoll);
   }
 
   [Symbol.dispose](): void {
     if (!this.#open) return;
     this.#open = false;
-    forget(this.descriptor);
+    forget(this.#peers.epoll);
+    this.#peers[Symbol.dispose]();
     libc().close(this.descriptor);
+  }
+
+  /** Puts at most so many messages behind those that there are. */
+  #receiveFrom(socket: number, first: number, most: number): number {
+    const count = libc().recvmmsg(socket, this.#incoming.pointers[first]!, most, 0, null);
+    if (count < 0) this.#assertUsable("recvmmsg", errno());
+    return Math.max(count, 0);
+  }
+
+  #openPeerSocket(): number {
+    const socket = openSocket(this.local.isIpv4);
+    if (socket >= 0) configure(socket, this.local.isIpv4, PEER_BUFFER_BYTES);
+    return socket;
   }
 
   /** Whether a message of several packets that was not taken can be sent, its first packet alone, uncut. */
@@ -334,33 +361,8 @@ export class UdpWire implements Wire {
   }
 
   #configure(isIpv4: boolean): void {
-    // DF is set, and "fragmentation needed" of ICMP is ignored: the path MTU is agreed in the exchange,
-    // and anyone who guesses two addresses could forge such a message.
-    if (isIpv4) {
-      check("setsockopt", this.#set(C.IPPROTO_IP, C.IP_MTU_DISCOVER, C.IP_PMTUDISC_PROBE));
-    } else {
-      check("setsockopt", this.#set(C.IPPROTO_IPV6, C.IPV6_V6ONLY, 1));
-      check("setsockopt", this.#set(C.IPPROTO_IPV6, C.IPV6_MTU_DISCOVER, C.IPV6_PMTUDISC_PROBE));
-      // RoCEv2 needs no UDP checksum, and rdma_rxe and NICs send none: the ICRC is there.
-      check("setsockopt", this.#set(C.SOL_UDP, C.UDP_NO_CHECK6_RX, 1));
-    }
-    this.#enlarge(C.SO_RCVBUFFORCE, C.SO_RCVBUF);
-    this.#enlarge(C.SO_SNDBUFFORCE, C.SO_SNDBUF);
-    // Without it the kernel passes packets on one by one.
-    this.#set(C.SOL_UDP, C.UDP_GRO, 1);
-    if (this.#set(C.SOL_UDP, C.UDP_SEGMENT, 0) < 0) this.#maxSegments = 1;
-  }
-
-  /** The first asks for more than net.core.rmem_max and wmem_max, and needs CAP_NET_ADMIN. */
-  #enlarge(force: number, usual: number): void {
-    if (this.#set(C.SOL_SOCKET, force, BUFFER_BYTES) < 0) {
-      this.#set(C.SOL_SOCKET, usual, BUFFER_BYTES);
-    }
-  }
-
-  #set(level: number, option: number, value: number): number {
-    const bytes = new Int32Array([value]);
-    return libc().setsockopt(this.descriptor, level, option, bytes, bytes.byteLength);
+    configure(this.descriptor, isIpv4, BUFFER_BYTES);
+    if (setOption(this.descriptor, C.SOL_UDP, C.UDP_SEGMENT, 0) < 0) this.#maxSegments = 1;
   }
 
   #boundPort(): number {
@@ -384,6 +386,46 @@ export class UdpWire implements Wire {
       "start the program again; something in it has closed or replaced this socket",
     );
   }
+}
+
+/** Negative when the system has none. */
+function openSocket(isIpv4: boolean): number {
+  const type = C.SOCK_DGRAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC;
+  return libc().socket(isIpv4 ? C.AF_INET : C.AF_INET6, type, 0);
+}
+
+/** @param bufferBytes for either direction */
+function configure(socket: number, isIpv4: boolean, bufferBytes: number): void {
+  // DF is set, and "fragmentation needed" of ICMP is ignored: the path MTU is agreed in the exchange,
+  // and anyone who guesses two addresses could forge such a message.
+  if (isIpv4) {
+    checkOption(socket, C.IPPROTO_IP, C.IP_MTU_DISCOVER, C.IP_PMTUDISC_PROBE);
+  } else {
+    checkOption(socket, C.IPPROTO_IPV6, C.IPV6_V6ONLY, 1);
+    checkOption(socket, C.IPPROTO_IPV6, C.IPV6_MTU_DISCOVER, C.IPV6_PMTUDISC_PROBE);
+    // RoCEv2 needs no UDP checksum, and rdma_rxe and NICs send none: the ICRC is there.
+    checkOption(socket, C.SOL_UDP, C.UDP_NO_CHECK6_RX, 1);
+  }
+  enlarge(socket, C.SO_RCVBUFFORCE, C.SO_RCVBUF, bufferBytes);
+  enlarge(socket, C.SO_SNDBUFFORCE, C.SO_SNDBUF, bufferBytes);
+  // Without it the kernel passes packets on one by one.
+  setOption(socket, C.SOL_UDP, C.UDP_GRO, 1);
+}
+
+/** The first asks for more than net.core.rmem_max and wmem_max, and needs CAP_NET_ADMIN. */
+function enlarge(socket: number, force: number, usual: number, bytes: number): void {
+  if (setOption(socket, C.SOL_SOCKET, force, bytes) < 0) {
+    setOption(socket, C.SOL_SOCKET, usual, bytes);
+  }
+}
+
+function checkOption(socket: number, level: number, option: number, value: number): void {
+  check("setsockopt", setOption(socket, level, option, value));
+}
+
+function setOption(socket: number, level: number, option: number, value: number): number {
+  const bytes = Int32Array.of(value);
+  return libc().setsockopt(socket, level, option, bytes, bytes.byteLength);
 }
 
 function openError(call: string, endpoint: Endpoint, error: number): RdmaError {

@@ -109,6 +109,10 @@ export interface Wire extends Disposable {
   readonly maxSegments: number;
   /** Sends messages from `first` on, and returns how many were taken: fewer when there is no room at present. */
   send(batch: TransmitBatch, first: number): number;
+  /** Packets of this peer are awaited from now on, and get lost or wait for no other's. */
+  attend(remote: Endpoint): void;
+  /** They are awaited no more. */
+  neglect(remote: Endpoint): void;
   /** Takes what has arrived without waiting, and returns the number of messages. */
   receive(batch: ReceiveBatch): number;
   /** Resolves to true when something has arrived, to false when the wire is being disposed. */

@@ -226,3 +226,60 @@ Deno.test("disposing ends a wait, and use afterwards is an error", async () => {
   using batch = new ReceiveBatch();
   assertEquals(assertThrows(() => wire.receive(batch), RdmaError).code, "disposed");
 });
+
+/** Where packets came from that the next call receives. */
+async function sources(wire: UdpWire): Promise<number[]> {
+  using batch = new ReceiveBatch();
+  assert(await wire.readable());
+  const count = wire.receive(batch);
+  return [...batch.sourcePorts.subarray(0, count)];
+}
+
+/** Sends so many messages of some packets each. */
+function send(from: UdpWire, to: Endpoint, messages: number): void {
+  using batch = new TransmitBatch(from.maxSegments);
+  fill(batch, destination(from, to), equal(4));
+  for (let count = 0; count < messages; count++) assertEquals(from.send(batch, 0), 1);
+}
+
+for (const [name, address] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
+  Deno.test(`over ${name} packets of an attended peer wait for none of others`, async () => {
+    using peer = new UdpWire(address, 0);
+    using other = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    receiver.attend(peer.local);
+    send(other, receiver.local, 32);
+    send(peer, receiver.local, 1);
+    const ports = [peer.local.port, other.local.port];
+    assertEquals((await sources(receiver)).toSorted(), ports.toSorted());
+  });
+
+  Deno.test(`over ${name} packets of a peer that is neglected again arrive all the same`, async () => {
+    using peer = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    receiver.attend(peer.local);
+    receiver.neglect(peer.local);
+    send(peer, receiver.local, 1);
+    assertEquals((await receive(receiver, 4, peer.local)).numbers, upTo(4));
+  });
+
+  Deno.test(`over ${name} nobody else gets a port whose peers are attended`, () => {
+    using peer = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    receiver.attend(peer.local);
+    const error = assertThrows(() => new UdpWire(address, receiver.local.port), RdmaError);
+    assertEquals(error.code, "udp_port_taken");
+  });
+}
+
+Deno.test("a peer that is sent to by RoCE's port may send from any, as RDMA devices do", async () => {
+  const device = Uint8Array.of(127, 0, 0, 9);
+  using peer = new UdpWire(device, 0);
+  using other = new UdpWire(IPV4, 0);
+  using receiver = new UdpWire(IPV4, 0);
+  receiver.attend(new Endpoint(device, 4791));
+  send(other, receiver.local, 32);
+  send(peer, receiver.local, 1);
+  const ports = [peer.local.port, other.local.port];
+  assertEquals((await sources(receiver)).toSorted(), ports.toSorted());
+});

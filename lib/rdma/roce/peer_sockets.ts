@@ -1,0 +1,111 @@
+import { pointerOf } from "../../../ffi/layout.ts";
+import { C, check, epollEvent, libc } from "../../../ffi/libc.ts";
+import { Endpoint, ROCE_UDP_PORT } from "./endpoint.ts";
+import { BATCH_MESSAGES } from "./wire.ts";
+
+/** Words of a struct epoll_event, and the one whose value is the descriptor. */
+const EVENT = epollEvent.size / Int32Array.BYTES_PER_ELEMENT;
+const DESCRIPTOR = epollEvent.offset("data") / Int32Array.BYTES_PER_ELEMENT;
+
+/**
+ * The sockets by which a port receives: the one that all may send to, and for each peer whose packets
+ * are awaited one that is connected to it. So the kernel keeps a queue for each: whoever floods the
+ * port has packets of its own dropped, and nobody else's wait behind them.
+ */
+export class PeerSockets implements Disposable {
+  /** Readable while one of them has something. */
+  readonly epoll = check("epoll_create1", libc().epoll_create1(C.EPOLL_CLOEXEC));
+  /** Descriptors that {@linkcode poll} has found. */
+  readonly ready = new Int32Array(BATCH_MESSAGES);
+  readonly #sockets = new Map<string, readonly number[]>();
+  readonly #events = new Int32Array(new ArrayBuffer(epollEvent.size * BATCH_MESSAGES));
+  readonly #pointer = pointerOf(new Uint8Array(this.#events.buffer));
+
+  /**
+   * @param local address and port of all
+   * @param shared the socket of all peers; it stays the caller's
+   * @param open makes another that is set up as that one is; negative where the system has none
+   */
+  constructor(
+    private readonly local: Endpoint,
+    private readonly shared: number,
+    private readonly open: () => number,
+  ) {
+    this.#watch(shared);
+  }
+
+  /** Packets of this peer are awaited. Where the system has no socket left, they come by that of all. */
+  attend(remote: Endpoint): void {
+    const sockets = sourcesOf(remote).map((source) => this.#connected(source));
+    this.#sockets.set(String(remote), sockets.filter((socket) => socket >= 0));
+  }
+
+  /** They are awaited no more. */
+  neglect(remote: Endpoint): void {
+    for (const socket of this.#sockets.get(String(remote)) ?? []) libc().close(socket);
+    this.#sockets.delete(String(remote));
+  }
+
+  /** Finds some sockets that have something, by turns, and returns how many. */
+  poll(): number {
+    if (this.#sockets.size === 0) {
+      this.ready[0] = this.shared;
+      return 1;
+    }
+    const count = libc().epoll_wait(this.epoll, this.#pointer, BATCH_MESSAGES, 0);
+    for (let index = 0; index < count; index++) {
+      this.ready[index] = this.#events[index * EVENT + DESCRIPTOR]!;
+    }
+    return Math.max(count, 0);
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of [...this.#sockets.values()].flat()) libc().close(socket);
+    this.#sockets.clear();
+    libc().close(this.epoll);
+  }
+
+  /** One that takes what comes from there alone; negative where the system has none. */
+  #connected({ sockaddr }: Endpoint): number {
+    const socket = this.open();
+    if (socket < 0) return socket;
+    if (!this.#bind(socket) || libc().connect(socket, sockaddr, sockaddr.length) < 0) {
+      libc().close(socket);
+      return -1;
+    }
+    this.#watch(socket);
+    return socket;
+  }
+
+  /** The port is nobody else's: it may be bound again at this moment only, and by this user alone (socket(7)). */
+  #bind(socket: number): boolean {
+    const { sockaddr } = this.local;
+    allowReuse(socket, true);
+    allowReuse(this.shared, true);
+    const result = libc().bind(socket, sockaddr, sockaddr.length);
+    allowReuse(this.shared, false);
+    return result === 0;
+  }
+
+  #watch(socket: number): void {
+    const event = epollEvent.allocate().set("events", C.EPOLLIN).set("data", BigInt(socket));
+    check("epoll_ctl", libc().epoll_ctl(this.epoll, C.EPOLL_CTL_ADD, socket, event.pointer));
+  }
+}
+
+/**
+ * Where packets of a peer come from. RDMA devices are sent to by one port, and send from any, to tell
+ * flows apart (Annex A17, section A17.4.5.1): who is connected to port 0 takes what others do not.
+ */
+function sourcesOf(remote: Endpoint): Endpoint[] {
+  return remote.port === ROCE_UDP_PORT ? [remote, new Endpoint(remote.address, 0)] : [remote];
+}
+
+function allowReuse(socket: number, allowed: boolean): void {
+  const value = Int32Array.of(Number(allowed));
+  const { SOL_SOCKET, SO_REUSEPORT } = C;
+  check(
+    "setsockopt",
+    libc().setsockopt(socket, SOL_SOCKET, SO_REUSEPORT, value, value.byteLength),
+  );
+}
