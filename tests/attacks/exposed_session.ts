@@ -6,19 +6,10 @@ import type { PortChoice } from "../../lib/session/data_path.ts";
 import { provider } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { NetworkNamespace } from "../vm/namespace.ts";
+import { atOtherEnd } from "../vm/other_end.ts";
 import { PacketAttacker } from "./packet_attacker.ts";
 import type { System } from "./system.ts";
 import { type Look, WireTap } from "./wire_tap.ts";
-
-/** Where the wire of the guest's device ends. It is there before any device is opened: its port goes down meanwhile. */
-let otherEnd: NetworkNamespace | undefined;
-
-if (provider.name === "verbs") {
-  Deno.test.beforeAll(async () => {
-    otherEnd = await NetworkNamespace.create();
-  });
-  Deno.test.afterAll(async () => await otherEnd?.[Symbol.asyncDispose]());
-}
 
 export class ExposedSession implements AsyncDisposable {
   private constructor(
@@ -40,30 +31,28 @@ export class ExposedSession implements AsyncDisposable {
     const { address } = provider;
     const to = { gid: `::ffff:${address}`, udpPort: system.device.udpPort };
     if (provider.name === "roce") {
-      const within = <T>(work: () => T) => work();
-      const tap = look && building.use(new WireTap({ to, from: to.gid, within }, look));
+      const tap = look && building.use(new WireTap({ to, from: to.gid, within: atOtherEnd }, look));
       const place = { device: system.clientDevice, detour: tap?.port };
       const client = building.use(await system.hostile(place));
-      return ExposedSession.#attacked(client, address, within, building);
+      return ExposedSession.#attacked(client, address, building);
     }
     const far = NetworkNamespace.addresses.ipv4;
-    const within = <T>(work: () => T) => otherEnd!.within(work);
-    const tap = look && building.use(new WireTap({ to, from: `::ffff:${far}`, within }, look));
-    const { device, port } = within(() => openFar(far));
+    const place = { to, from: `::ffff:${far}`, within: atOtherEnd };
+    const tap = look && building.use(new WireTap(place, look));
+    const { device, port } = atOtherEnd(() => openFar(far));
     building.use(device);
     const client = building.use(await system.hostile({ device, port, detour: tap?.port }));
-    return ExposedSession.#attacked(client, far, within, building);
+    return ExposedSession.#attacked(client, far, building);
   }
 
-  /** @param within runs where the client's host is, which has the address */
+  /** @param address of the client's host */
   static #attacked(
     client: HostileClient,
     address: string,
-    within: <T>(work: () => T) => T,
     building: AsyncDisposableStack,
   ): ExposedSession {
     const { local, remote } = client.numbers;
-    const toServer = building.use(within(() => new PacketAttacker(remote, address)));
+    const toServer = building.use(atOtherEnd(() => new PacketAttacker(remote, address)));
     const toClient = building.use(new PacketAttacker(local, provider.address));
     return new ExposedSession(client, toServer, toClient, building.move());
   }

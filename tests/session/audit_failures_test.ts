@@ -11,7 +11,7 @@ import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { auditing, eventsOf } from "./audit_lines.ts";
 import { CuttingProxy } from "./cutting_proxy.ts";
-import { Intruder } from "./intruder.ts";
+import { intrude } from "./intruder.ts";
 
 const SIZE = 2 ** 24;
 
@@ -55,7 +55,6 @@ async function filesIn(workspace: Workspace, name: string) {
 // Forged packets reach the embedded provider only.
 if (provider.name === "roce") {
   verbsTest("a queue pair that was replaced and the put that went on are on record", async () => {
-    await using intruder = await Intruder.at(provider.address);
     await using workspace = await Workspace.create();
     await using server = await RunningServer.start(workspace, auditing);
     const near = workspace.file("near");
@@ -64,11 +63,9 @@ if (provider.name === "roce") {
     {
       await using client = await openClient(workspace, server);
       name = client.session.agreed.session;
-      let attack: Promise<void> | undefined;
-      const disturb = () => attack = intruder.attack("server", client, { sent: 4 });
+      const disturb = () => intrude("server", client, { sent: 4 });
       using upload = new Upload(near, "far", atQuarter(disturb));
       await move(client, upload);
-      await attack;
     }
     await server.stop();
     const fields = ["session", "epoch", "by", "operation", "path", "resume"];
@@ -85,12 +82,11 @@ if (provider.name === "roce") {
   verbsTest(
     "a record that was forged is on record, and the get that went on after it",
     async () => {
-      await using intruder = await Intruder.at(provider.address);
       await using workspace = await Workspace.create();
       await using server = await RunningServer.start(workspace, auditing);
       await randomFile(`${workspace.root}/far`, SIZE);
       let victim: Client | undefined;
-      const forge = () => intruder.attack("server", victim!, { sent: 4, forge: true });
+      const forge = () => intrude("server", victim!, { sent: 4, forge: true });
       using download = new Download("far", workspace.file("near"), atQuarter(forge));
       const open = (resume?: string) => openClient(workspace, server, { resume });
       const [lost, next] = await moveInTwo(download, open, (client) => victim = client);
