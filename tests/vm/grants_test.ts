@@ -49,8 +49,33 @@ verbsTest(
   },
 );
 
+/** Those of granting.ts. */
+const WINDOWS = 16;
+
+/** What `rdma resource show` lists of a kind: its protection domain, and of one what uses it. */
+async function listed(kind: "pd" | "mr" | "qp"): Promise<{ pdn?: number; users?: number }[]> {
+  const args = ["-json", "resource", "show", kind];
+  const { stdout } = await new Deno.Command("rdma", { args }).output();
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+/**
+ * Memory windows of all processes. The kernel lists none, but counts what uses a protection domain,
+ * and lists all else of that: what remains beside the kernel's own are windows.
+ */
+async function windowsHeld(): Promise<number> {
+  const [domains, regions, queuePairs] = await Promise.all([
+    listed("pd"),
+    listed("mr"),
+    listed("qp"),
+  ]);
+  const users = domains.reduce((sum, { users = 0 }) => sum + users, 0);
+  return users - [...regions, ...queuePairs].filter(({ pdn }) => pdn !== undefined).length;
+}
+
 verbsTest("a process that is killed with windows bound leaves nothing in the kernel", async () => {
   const before = await heldResources();
+  const windows = await windowsHeld();
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", "--cached-only", "tests/vm/granting.ts"],
     stdin: "null",
@@ -60,9 +85,11 @@ verbsTest("a process that is killed with windows bound leaves nothing in the ker
   const { value } = await deadline(reader.read(), 60_000);
   assertEquals(new TextDecoder().decode(value), "granted\n");
   const held = await heldResources();
-  assert(held["mr"]! >= before["mr"]! + 16, JSON.stringify(held));
+  assert(held["mr"]! >= before["mr"]! + WINDOWS, JSON.stringify(held));
+  assertEquals(await windowsHeld(), windows + WINDOWS);
   child.kill("SIGKILL");
   await deadline(child.status, 5000);
   await reader.cancel();
   await assertHeld(before);
+  assertEquals(await windowsHeld(), windows);
 });
