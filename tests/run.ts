@@ -159,7 +159,7 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 
 /** What is decided, written or moved without a queue pair is the same with either provider. */
 const SAME_WITH_EITHER = new RegExp(
-  "^tests/(vm/|tls/|cli/|security/|services/unfinished_files|attacks/(impersonation|privileges|traces)_" +
+  "^tests/(vm/|tls/|cli/|security/|services/unfinished_files|attacks/(impersonation|privileges)_" +
     "|session/(audit|identity|ktls_sessions|policy|refusals|sealing|session_limits|stream_data_path)_)",
 );
 

@@ -14,11 +14,13 @@ import { UdpWire } from "../../lib/rdma/roce/udp_wire.ts";
 import { Opcode } from "../../lib/rdma/work_request.ts";
 import { RECEIVES } from "../../lib/session/messenger.ts";
 import { MessageKind, type SessionService } from "../../lib/session/service.ts";
-import { provider } from "../provider.ts";
+import { eventually } from "../program.ts";
+import { provider, rxe } from "../provider.ts";
 import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { CarelessDevice, ShallowQueuesDevice } from "./careless_device.ts";
 import { changed, manyReads } from "./careless_path.ts";
+import { ExposedSession } from "./exposed_session.ts";
 import { askForGrant, grant } from "./lent_memory.ts";
 import { PacketAttacker, reth } from "./packet_attacker.ts";
 import { System, type SystemOptions } from "./system.ts";
@@ -189,58 +191,94 @@ attackTest<SystemOptions>({
   },
 });
 
-// How a device meets these is its own; what the program asks of it is the same.
-if (provider.name === "roce") {
-  attackTest<SystemOptions>({
-    rows: ["6.4.3.2", "6.4.6"],
-    attack: "overflows the completion queue with messages beyond its credits",
-    countermeasure: "the queue holds all completions that can be outstanding",
-    against: {},
-    without: {
-      instead: "a completion queue of four",
-      against: { device: (device) => new ShallowQueuesDevice(device, 4) },
-    },
-    async mount(options) {
-      await using system = await System.start(options);
-      using attacker = await system.hostile();
-      const overflown = system.ended(attacker).then((reason) => reason === "ibv_event_cq_err");
-      for (let count = 0; count < 64; count++) attacker.sendFragment({ kind: MessageKind.ECHO });
-      const over = Promise.race([attacker.acknowledged(), attacker.failure]).then(() => false);
-      return await Promise.race([overflown, over]);
-    },
-  });
+attackTest<SystemOptions>({
+  rows: ["6.4.3.2", "6.4.6"],
+  attack: "overflows the completion queue with messages beyond its credits",
+  countermeasure: "the queue holds all completions that can be outstanding",
+  against: {},
+  without: {
+    instead: "a completion queue of four",
+    against: { device: (device) => new ShallowQueuesDevice(device, 4) },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const overflown = system.ended(attacker).then((reason) => reason === "ibv_event_cq_err");
+    for (let count = 0; count < 64; count++) attacker.sendFragment({ kind: MessageKind.ECHO });
+    const over = Promise.race([attacker.acknowledged(), attacker.failure]).then(() => false);
+    return await Promise.race([overflown, over]);
+  },
+});
 
-  attackTest<SystemOptions>({
-    rows: ["6.4.3.3"],
-    attack: "sends 64 READ requests at once, for much more than they weigh",
-    countermeasure: "only as many READs outstanding as were agreed",
-    against: {},
-    without: {
-      instead: "128 READs outstanding whatever was agreed",
-      against: { dataPath: manyReads },
-    },
-    async mount(options) {
-      await using system = await System.start(options);
-      using attacker = await system.hostile();
-      const { address, rkey } = await grant(attacker, "read", 0, READ_BYTES);
-      const { remote } = attacker.numbers;
-      using packets = new PacketAttacker(remote, provider.address);
-      let psn = attacker.nextPsn;
-      const body = reth(address, rkey, READ_BYTES);
-      for (let count = 0; count < 64; count++) {
-        packets.send({ opcode: PacketOpcode.READ_REQUEST, qpn: remote.qpn, psn, body });
-        psn = psnAfter(psn, READ_BYTES / remote.mtu);
-      }
-      // Who breaks the rules of the transport needs another queue pair.
-      return await Promise.race([
-        attacker.hear("REQUEUE").then(() => false),
-        delay(KEPT).then(() => true),
-      ]);
-    },
-  });
+const READS = 64;
+const READ_BYTES = 65536;
+
+/** Sends many READ requests at once, each for much more than it weighs. */
+async function flood({ client, toServer }: ExposedSession): Promise<void> {
+  const { address, rkey } = await grant(client, "read", 0, READ_BYTES);
+  const { qpn, mtu } = client.numbers.remote;
+  let psn = client.nextPsn;
+  const body = reth(address, rkey, READ_BYTES);
+  for (let count = 0; count < READS; count++) {
+    toServer.send({ opcode: PacketOpcode.READ_REQUEST, qpn, psn, body });
+    psn = psnAfter(psn, READ_BYTES / mtu);
+  }
 }
 
-const READ_BYTES = 65536;
+attackTest<SystemOptions>({
+  rows: ["6.4.3.3"],
+  attack: "sends 64 READ requests at once, for much more than they weigh",
+  countermeasure: "only as many READs outstanding as were agreed",
+  provider: "roce",
+  against: {},
+  without: {
+    instead: "128 READs outstanding whatever was agreed",
+    against: { dataPath: manyReads },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    await using exposed = await ExposedSession.open(system);
+    await flood(exposed);
+    // Who breaks the rules of the transport needs another queue pair.
+    return await Promise.race([
+      exposed.client.hear("REQUEUE").then(() => false),
+      delay(KEPT).then(() => true),
+    ]);
+  },
+});
+
+/** Packets that the guest's device has sent. */
+async function packetsSent(): Promise<number> {
+  return Number(await Deno.readTextFile(`${rxeCounters}/sent_pkts`));
+}
+
+const rxeCounters = `/sys/class/infiniband/${rxe.device}/ports/1/hw_counters`;
+
+attackTest<SystemOptions>({
+  rows: ["6.4.3.3"],
+  attack: "sends Soft-RoCE 64 READ requests at once, at another client's cost",
+  countermeasure: "sessions have queue pairs of their own, which the device serves by turns",
+  provider: "verbs",
+  against: {},
+  without: { impossible: "rdma_rxe answers all READs in their order, however few were agreed" },
+  async mount(options) {
+    await using system = await System.start(options);
+    await using honest = await system.client();
+    await using exposed = await ExposedSession.open(system);
+    const sent = await packetsSent();
+    await flood(exposed);
+    const { session, messages } = honest;
+    const asked = session.during(messages.ask("ECHO", new Uint8Array(30_000)));
+    const answered = await deadline(asked, 5000).then(() => true, () => false);
+    const packets = READS * READ_BYTES / exposed.client.numbers.remote.mtu;
+    await eventually(
+      "READs are answered",
+      async () => await packetsSent() >= sent + packets,
+      10_000,
+    );
+    return !answered;
+  },
+});
 
 /** Calls that send as many packets as the system takes at once, some hundred. */
 const BURSTS = 8;

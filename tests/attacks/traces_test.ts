@@ -1,45 +1,87 @@
 /** Attacks on what is left of an attack: what is noticed of it, and what is on record. */
 import { IntegrityError } from "../../lib/errors.ts";
 import type { Device, PortErrors } from "../../lib/rdma/device.ts";
+import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
+import { psnAfter } from "../../lib/rdma/roce/psn.ts";
+import { portErrorCounters } from "../../lib/rdma/verbs/port_counters.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { CounterWatch } from "../../lib/session/counter_watch.ts";
-import { provider } from "../provider.ts";
+import { eventually } from "../program.ts";
+import { rxe } from "../provider.ts";
 import { AuditScene } from "../security/audit_scene.ts";
-import { attackTest } from "./attack.ts";
+import { type Attack, attackTest } from "./attack.ts";
+import { ExposedSession } from "./exposed_session.ts";
 import { grant, read } from "./lent_memory.ts";
 import { System } from "./system.ts";
 
-// What a device counts is its driver's.
-if (provider.name === "roce") {
-  attackTest<(device: Device) => PortErrors[]>({
-    rows: ["V7"],
-    attack: "guesses an rkey, and neither the log nor the audit log tells of it",
-    countermeasure: "what ports have counted is looked at every few seconds and put on record",
-    against: (device) => device.errorCounters(),
-    without: { instead: "counters that nobody looks at", against: () => [] },
-    async mount(look) {
-      await using system = await System.start();
-      const recorded: AuditEntry[] = [];
-      const record = (entry: AuditEntry) => {
-        recorded.push(entry);
-        return Promise.resolve();
-      };
-      {
-        await using _watch = new CounterWatch(
-          () => Promise.resolve(look(system.device)),
-          { record },
-        );
-        using attacker = await system.hostile();
-        const { address, rkey } = await grant(attacker, "read", 0, 64);
-        await read(attacker, { address, rkey: rkey ^ 1 }, 64);
-      }
-      const warned = system.log.lines("moved").some((line) =>
-        line.startsWith("warning a port has")
-      );
-      return !warned || !JSON.stringify(recorded).includes("resp_remote_access_errors");
-    },
-  });
+type Look = (device: Device) => PortErrors[];
+
+/** What an attack of guesses is mounted on: who looks at the counters of the server's device. */
+const looking: Pick<Attack<Look>, "rows" | "against" | "without"> = {
+  rows: ["V7"],
+  against: (device) => device.errorCounters(),
+  without: { instead: "counters that nobody looks at", against: () => [] },
+};
+
+/** Whether neither the log nor the audit log tells by this counter of what a client's attacker does. */
+async function unnoticed(
+  look: Look,
+  counter: string,
+  guess: (exposed: ExposedSession) => void | Promise<unknown>,
+): Promise<boolean> {
+  await using system = await System.start();
+  const recorded: AuditEntry[] = [];
+  const record = (entry: AuditEntry) => {
+    recorded.push(entry);
+    return Promise.resolve();
+  };
+  await using exposed = await ExposedSession.open(system);
+  {
+    const first = Promise.withResolvers<void>();
+    const counters = () => {
+      first.resolve();
+      return Promise.resolve(look(system.device));
+    };
+    await using _watch = new CounterWatch(counters, { record }, LOOK_MILLISECONDS);
+    await first.promise;
+    await guess(exposed);
+  }
+  const warned = system.log.lines("moved").some((line) => line.startsWith("warning a port has"));
+  return !warned || !JSON.stringify(recorded).includes(counter);
 }
+
+/** Such that the first look is soon over: what a device has counted before is not its attacker's. */
+const LOOK_MILLISECONDS = 100;
+
+attackTest<Look>({
+  attack: "guesses an rkey, and neither the log nor the audit log tells of it",
+  countermeasure: "what ports have counted is looked at every few seconds and put on record",
+  provider: "roce",
+  ...looking,
+  mount: (look) =>
+    unnoticed(look, "resp_remote_access_errors", async ({ client }) => {
+      const { address, rkey } = await grant(client, "read", 0, 64);
+      await read(client, { address, rkey: rkey ^ 1 }, 64);
+    }),
+});
+
+/** What rdma_rxe calls requests with another PSN than the next. */
+const OUT_OF_SEQUENCE = "out_of_seq_request";
+
+attackTest<Look>({
+  attack: "guesses a PSN of Soft-RoCE's, and neither log nor audit log tells of it",
+  countermeasure: "what the kernel has counted of a device is looked at and put on record too",
+  provider: "verbs",
+  ...looking,
+  mount: (look) =>
+    unnoticed(look, OUT_OF_SEQUENCE, async ({ client, toServer }) => {
+      const { numbers: { remote: { qpn } }, nextPsn } = client;
+      const counted = () => portErrorCounters(rxe.device, 1)[OUT_OF_SEQUENCE]!;
+      const before = counted();
+      toServer.send({ opcode: PacketOpcode.SEND_ONLY, qpn, psn: psnAfter(nextPsn, 1000) });
+      await eventually("the packet is counted", () => counted() > before, 5000);
+    }),
+});
 
 attackTest<{ head: boolean }>({
   rows: ["A6"],
