@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { assertHeld, heldResources, run } from "../program.ts";
 import { runAsNobody } from "./nobody.ts";
 
@@ -41,4 +41,23 @@ Deno.test("verbseal devices also tells of a device what a user without locked me
   const { devices: [device] } = records[0] as unknown as Devices;
   assertEquals(device?.ports[0]?.state, "ACTIVE");
   assertEquals(device?.numbers.rkeys.error?.message, "ibv_reg_mr failed with EPERM");
+});
+
+Deno.test("verbseal devices shows what the kernel and the interfaces do of TLS", async () => {
+  const { success } = await new Deno.Command("modprobe", { args: ["tls"] }).output();
+  assert(success, "the kernel has its module tls");
+  const { status, records } = await run(["devices", "--json"]);
+  assertEquals(status, 0);
+  const { kernelTls: { statistics, interfaces } } = records[0] as {
+    kernelTls: {
+      statistics: Record<string, number>;
+      interfaces: { name: string; loopback: boolean; tx: { on: boolean }; rx: { on: boolean } }[];
+    };
+  };
+  const counts = ["TlsTxSw", "TlsRxSw", "TlsTxDevice", "TlsRxDevice", "TlsDecryptError"];
+  for (const name of counts) assertEquals(typeof statistics[name], "number", name);
+  const loopback = interfaces.find(({ name }) => name === "lo");
+  assert(loopback?.loopback, JSON.stringify(interfaces));
+  assert(interfaces.length > 1, "the interface of the RDMA device is there too");
+  assertEquals(interfaces.flatMap(({ tx, rx }) => [tx.on, rx.on]).includes(true), false);
 });
