@@ -18,10 +18,10 @@ const OWN = "/proc/thread-self/ns/net";
 /** The kind of namespace, for setns(2). */
 const CLONE_NEWNET = 0x4000_0000;
 const PORT_STATE = "/sys/class/infiniband/rxe0/ports/1/state";
-/** Whether sockets may have addresses of other hosts. */
+/** Whether sockets may have addresses of other hosts (ip-sysctl.rst of Linux). */
 const NONLOCAL_BIND = "/proc/sys/net/ipv4/ip_nonlocal_bind";
-/** Whether the near end takes packets from an address of its own host (ip-sysctl.rst of Linux). */
-const ACCEPT_LOCAL = `/proc/sys/net/ipv4/conf/${NEAR_END}/accept_local`;
+/** Whether an end takes packets from an address that its own host has too. */
+const acceptLocal = (end: string) => `/proc/sys/net/ipv4/conf/${end}/accept_local`;
 
 const namespaces = library({ sonames: ["libc.so.6"], package: "libc6" }, {
   open: {
@@ -98,16 +98,18 @@ export class NetworkNamespace implements AsyncDisposable {
   }
 
   /**
-   * Lets sockets here have an address of the near end's host, and lets that take what they send. Queue
-   * pairs of rxe0 that are connected with each other use no wire; so packets come to them in the other
-   * one's name all the same.
+   * Lets sockets here have an address of the near end's host, and that take what they send. Queue pairs
+   * of rxe0 that are connected with each other use no wire; so packets come to them in the other one's
+   * name all the same.
    */
   async impersonate(address: string): Promise<void> {
     await this.#ip("address", "add", `${address}/32`, "dev", FAR_END);
     // What goes to the address has to leave the namespace nevertheless.
     await this.#ip("route", "delete", "local", address, "dev", FAR_END, "table", "local");
-    await run("ip", "netns", "exec", this.name, "sh", "-c", `echo 1 >${NONLOCAL_BIND}`);
-    await Deno.writeTextFile(ACCEPT_LOCAL, "1");
+    const settings = [NONLOCAL_BIND, acceptLocal(FAR_END)];
+    const set = settings.map((setting) => `echo 1 >${setting}`).join(" && ");
+    await run("ip", "netns", "exec", this.name, "sh", "-c", set);
+    await Deno.writeTextFile(acceptLocal(NEAR_END), "1");
   }
 
   /**
@@ -122,7 +124,7 @@ export class NetworkNamespace implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Deno.writeTextFile(ACCEPT_LOCAL, "0");
+    await Deno.writeTextFile(acceptLocal(NEAR_END), "0");
     await this.#ip("link", "set", FAR_END, "netns", "1");
     await run("ip", "link", "set", FAR_END, "mtu", String(MTU), "up");
     await run("ip", "netns", "delete", this.name);
