@@ -61,10 +61,11 @@ function checkList(path: string, der: Uint8Array): void {
  * @param lists PEM, as {@linkcode loadRevocationLists} gives them
  */
 export function firstExpiry(lists: readonly string[]): number {
-  const { d2i_X509_CRL, X509_CRL_free } = libcrypto();
   return Math.min(
     Infinity,
     ...lists.flatMap((pem) => decodePem(pem, "X509 CRL")).map((der) => {
+      // Where there are no lists, libcrypto may be missing.
+      const { d2i_X509_CRL, X509_CRL_free } = libcrypto();
       using list = fromDer(der, d2i_X509_CRL, X509_CRL_free);
       return (list && endOf(list)) ?? Infinity;
     }),
