@@ -73,6 +73,11 @@ function replacements({ log }: RunningServer): number {
   return log.filter(({ message }) => message === "queue pair replaced").length;
 }
 
+/** What is the same with either provider; a guest would take minutes for it. */
+function hostTest(...test: Parameters<typeof failureTest>): void {
+  if (provider.name === "roce") failureTest(...test);
+}
+
 for (const operation of ["put", "get"] as const) {
   const resumes = (how: string) => `a ${operation} goes on where it was when ${how}`;
 
@@ -116,7 +121,7 @@ for (const operation of ["put", "get"] as const) {
     watch.assertResumed();
   });
 
-  failureTest(resumes("its connection was cut"), async (scene) => {
+  hostTest(resumes("its connection was cut"), async (scene) => {
     const server = await scene.server();
     await using proxy = new CuttingProxy(server.port);
     const watch = new Watch(() => proxy.cut());
@@ -135,7 +140,7 @@ for (const operation of ["put", "get"] as const) {
   });
 }
 
-failureTest(
+hostTest(
   "a session that goes on with an earlier one has what that has left, whichever worker has it",
   async (scene) => {
     const server = await scene.server("--workers", "3");
@@ -158,7 +163,7 @@ failureTest(
   },
 );
 
-failureTest("a get of a file that was changed meanwhile begins again, once", async (scene) => {
+hostTest("a get of a file that was changed meanwhile begins again, once", async (scene) => {
   const server = await scene.server();
   await using proxy = new CuttingProxy(server.port);
   const watch = new Watch(() => proxy.cut());
@@ -174,7 +179,7 @@ failureTest("a get of a file that was changed meanwhile begins again, once", asy
   assertEquals(await sha256(target), moved.sha256);
 });
 
-failureTest("a get of a file that is shorter now begins again", async (scene) => {
+hostTest("a get of a file that is shorter now begins again", async (scene) => {
   const server = await scene.server();
   await using proxy = new CuttingProxy(server.port);
   const watch = new Watch(() => proxy.cut());
@@ -189,7 +194,7 @@ failureTest("a get of a file that is shorter now begins again", async (scene) =>
   assertEquals(await sha256(target), await sha256(source));
 });
 
-failureTest("a put whose client says goodbye leaves nothing", async (scene) => {
+hostTest("a put whose client says goodbye leaves nothing", async (scene) => {
   const server = await scene.server();
   const near = scene.workspace.file("near");
   await randomFile(near, SIZE);
@@ -205,7 +210,7 @@ failureTest("a put whose client says goodbye leaves nothing", async (scene) => {
   assertEquals(names(scene.workspace.root), []);
 });
 
-failureTest(
+hostTest(
   "a server that stops leaves nothing of files that nobody went on with",
   async (scene) => {
     const server = await scene.server();
