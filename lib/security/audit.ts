@@ -52,6 +52,8 @@ export interface Audit {
    * Rejects with {@linkcode auditRefusal} when it cannot be written now.
    */
   record(entry: AuditEntry): Promise<void>;
+  /** Nothing can be written at present: what has to be recorded must not be begun. */
+  readonly failing: boolean;
 }
 
 /** What clients are told. */

@@ -102,6 +102,10 @@ export class AuditLog implements Audit, AsyncDisposable {
     }
   }
 
+  get failing(): boolean {
+    return this.#failure !== undefined;
+  }
+
   record(entry: AuditEntry): Promise<void> {
     return this.#repeats.counts(entry) ? Promise.resolve() : this.#queue(entry);
   }
@@ -141,8 +145,9 @@ export class AuditLog implements Audit, AsyncDisposable {
   async #begin(tail: AuditTail | undefined): Promise<void> {
     try {
       await this.#file.cutOff(tail?.tornBytes ?? 0);
-      if (this.#file.size === 0) this.#batch = this.#header();
-      else this.#headDue = true;
+      if (this.#file.size > 0) this.#headDue = true;
+      else this.#batch = this.#header();
+      if (this.#batch && tail) this.#tellOfFormerFiles(tail);
       await this.#step();
     } catch (error) {
       clearInterval(this.#headTimer);
@@ -205,6 +210,16 @@ export class AuditLog implements Audit, AsyncDisposable {
     this.#file = next;
     this.#batch = this.#header();
     log.info("the audit log goes on in a new file", { file: this.paths.file });
+  }
+
+  /** Whoever removes a file while no server runs leaves the same behind as one who moves it away. */
+  #tellOfFormerFiles({ last: { chain, sequence } }: AuditTail): void {
+    log.warning("the audit log begins a new file: all before is in files that were moved away", {
+      file: this.paths.file,
+      chain,
+      lastSequence: sequence,
+      remedy: "If nobody has moved them, somebody has removed them",
+    });
   }
 
   #header(): Batch {

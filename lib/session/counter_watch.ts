@@ -25,7 +25,7 @@ export class CounterWatch implements AsyncDisposable {
   /** @param look gives the counters of all ports in use; a port may come more than once */
   constructor(
     private readonly look: () => Promise<PortErrors[]>,
-    private readonly audit: Audit | undefined,
+    private readonly audit: Pick<Audit, "record"> | undefined,
     milliseconds = LOOK_MILLISECONDS,
   ) {
     this.#timer = setInterval(() => this.#compare(), milliseconds);

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import type { Service } from "../control/messages.ts";
 import { errorText, VerbsealError } from "../errors.ts";
-import type { Audit, AuditEvent } from "../security/audit.ts";
+import { type Audit, type AuditEvent, auditRefusal } from "../security/audit.ts";
 import type { SessionClient } from "./session_client.ts";
 import type { SessionUsage } from "./usage.ts";
 
@@ -81,11 +81,13 @@ export class SessionAudit {
   }
 
   /**
-   * Lets a service work on a REQUEST. What it did, or why it did not, is on disk when this resolves.
+   * Lets a service work on a REQUEST, unless that cannot be recorded. What it did, or why it did not,
+   * is on disk when this resolves.
    *
    * @throws what the service throws; RefusedError `audit` when the line cannot be written
    */
   async call(service: Service, body: unknown, work: () => Promise<unknown>): Promise<unknown> {
+    if (this.audit?.failing) throw auditRefusal();
     const call: Record<string, unknown> = { service, ...recordedOf(body) };
     const reply = await this.#worked(call, work);
     // What was lent to the peer was recorded as it was; that it is taken back tells nothing new.

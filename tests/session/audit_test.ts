@@ -269,7 +269,7 @@ verbsTest("a server whose log was cut off does not start, and says what can be d
   assert(alone.stderr.includes("without --audit there is none"), alone.stderr);
 });
 
-verbsTest("a server that cannot write its log lets nobody in", async () => {
+verbsTest("a server that cannot write its log lets nobody in, and does nothing", async () => {
   await using workspace = await Workspace.create();
   await using server = await RunningServer.start(workspace, auditing);
   await using client = await openClient(workspace, server);
@@ -278,9 +278,10 @@ verbsTest("a server that cannot write its log lets nobody in", async () => {
   await Deno.mkdir(workspace.file("audit.jsonl"));
   const refused = await assertRejects(() => openClient(workspace, server), VerbsealError);
   assertEquals(refused.code, "audit");
-  const { session, memory } = client;
-  const write = () => session.during(memory.write(session, 0, new Uint8Array(1)));
-  assertEquals((await assertRejects(write, RefusedError)).code, "audit");
+  const { session, files } = client;
+  const put = () => session.during(files.put(session, workspace.file("moved"), "copy"));
+  assertEquals((await assertRejects(put, RefusedError)).code, "audit");
+  assertEquals([...Deno.readDirSync(workspace.root)], []);
   await server.logged(({ message, level }) => level === "error" && message.includes("nobody new"));
   await Deno.remove(workspace.file("audit.jsonl"));
   await server.logged(({ message }) => message === "the audit log can be written again");

@@ -13,6 +13,7 @@ function scene() {
         entries.push(entry);
         return Promise.resolve();
       },
+      failing: false,
     },
     "10.0.0.1:4433",
     new SessionClient(),
@@ -61,8 +62,11 @@ Deno.test("a request that is refused is recorded with the reason before it is an
 });
 
 Deno.test("a service's answer is kept back when it cannot be recorded", async () => {
-  const failing = { record: () => Promise.reject(new RefusedError("audit", "disk full")) };
-  const audit = new SessionAudit(failing, "10.0.0.1:4433", new SessionClient());
+  const full = {
+    record: () => Promise.reject(new RefusedError("audit", "disk full")),
+    failing: false,
+  };
+  const audit = new SessionAudit(full, "10.0.0.1:4433", new SessionClient());
   const call = () => audit.call("files", {}, () => Promise.resolve({ size: "5" }));
   assertEquals((await assertRejects(call, RefusedError)).code, "audit");
   audit.note("ended", {}); // nobody waits, and nothing is thrown
