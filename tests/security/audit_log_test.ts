@@ -156,6 +156,18 @@ Deno.test("a log that is moved away goes on in a new file, while the server runs
   }
 });
 
+Deno.test("a server whose former file is gone when it starts says up to which line that was", async () => {
+  await using scene = await AuditScene.create();
+  using captured = new CapturedLog();
+  const found = () =>
+    captured.records.flatMap(({ properties }) => properties["lastSequence"] ?? []);
+  await scene.record(entry);
+  assertEquals(found(), []);
+  await Deno.remove(scene.paths.file);
+  await scene.record(entry);
+  assertEquals(found(), [1]);
+});
+
 Deno.test("a server that was killed as it began the next file goes on in that", async () => {
   await using scene = await AuditScene.create();
   const { file, head } = scene.paths;
