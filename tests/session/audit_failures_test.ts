@@ -146,9 +146,11 @@ verbsTest("what a session wants beyond its limits is on record", async () => {
     for (; !slowed; asked += 1) await session.during(messages.ask("ECHO", new Uint8Array(1)));
   }
   await server.stop();
-  assertEquals(await eventsOf(workspace, "limit", "session", "limit", "action"), [
-    [name, "registered_memory", "refused"],
-    [name, "message_rate", "slowed"],
+  const hit = await eventsOf(workspace, "limit", "session", "limit", "action");
+  // It is slowed down again before a slow machine's log is read.
+  assertEquals([...new Set(hit.map((each) => each.join(" ")))], [
+    `${name} registered_memory refused`,
+    `${name} message_rate slowed`,
   ]);
   const [[, usage]] = await eventsOf(workspace, "ended", "session", "usage") as [unknown[]];
   assertEquals((usage as SessionUsage).messages?.calls, asked);
