@@ -2,6 +2,10 @@ import { assert, assertEquals } from "@std/assert";
 import { openClient } from "../client.ts";
 import { serverTest } from "../own_server.ts";
 import { assertHeld, heldResources, randomFile, sha256 } from "../program.ts";
+import { provider } from "../provider.ts";
+
+/** Percent of a core; a guest's is emulated, ten times slower, and has counters of the device to look at. */
+const IDLE_SHARE = provider.name === "verbs" ? 5 : 1;
 
 serverTest(
   "both sides report the same numbers, with PSNs of their own for each session",
@@ -54,7 +58,7 @@ serverTest("32 clients at once all have their transfers right", async (workspace
 }, ["--handshake-timeout", "60"]);
 
 serverTest(
-  "a server with one connected client, both idle, uses under 1 % of a core",
+  `a server with one connected client, both idle, uses under ${IDLE_SHARE} % of a core`,
   async (workspace, server) => {
     await using _client = await openClient(workspace, server);
     // What the start left behind passes first.
@@ -69,7 +73,7 @@ serverTest(
     const seconds = 10;
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     const share = (await used() - start) / seconds;
-    assert(share < 1, `${share} % of a core`);
+    assert(share < IDLE_SHARE, `${share} % of a core`);
   },
 );
 
