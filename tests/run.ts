@@ -54,7 +54,7 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 1800),
+  run: (directory) => testInGuest(directory, 2700),
 };
 
 const wire: Part = {
