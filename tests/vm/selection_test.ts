@@ -112,7 +112,7 @@ async function chosen(command = new Deno.Command(executable, { args: ["devices",
   return JSON.parse(new TextDecoder().decode(stdout)).selected;
 }
 
-Deno.test("auto goes by with a port that is down, and comes back to it", async () => {
+sessionTest("auto goes by with a port that is down, and comes back to it", async () => {
   const set = async (...words: string[]) => {
     await new Deno.Command("ip", { args: words }).output();
   };
@@ -127,7 +127,7 @@ Deno.test("auto goes by with a port that is down, and comes back to it", async (
   await eventually("rxe0 is active", async () => (await chosen()).device === "rxe0", 10_000);
 });
 
-Deno.test("a device that may not be opened is no reason to fail, but one to tell", async () => {
+sessionTest("a device that may not be opened is no reason to fail, but one to tell", async () => {
   const file = "/dev/infiniband/uverbs0";
   const { mode } = await Deno.stat(file);
   await Deno.chmod(file, 0o600);
