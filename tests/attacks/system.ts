@@ -35,11 +35,8 @@ import { HostileClient } from "../session/hostile_client.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
 import { clientIdentity } from "../tls/client_certificate.ts";
 
-/**
- * Milliseconds after which something that an attack waits for is not expected any more. rdma_rxe in a
- * guest takes up to half a minute to end a queue pair whose completion queue has overflown.
- */
-const PATIENCE = provider.name === "verbs" ? 60_000 : 10_000;
+/** Milliseconds after which something that an attack waits for is not expected any more. */
+const PATIENCE = 10_000;
 
 /** An authority, and a certificate of its for the provider's address. */
 export async function serverIdentity(): Promise<{ authority: string; identity: Identity }> {
