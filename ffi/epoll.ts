@@ -1,5 +1,6 @@
 import { C, check, epollEvent, errno, libc, SystemError } from "./libc.ts";
 import { pointerOf } from "./layout.ts";
+import { Memory } from "./memory.ts";
 import { constants } from "node:os";
 import { setImmediate } from "node:timers/promises";
 
@@ -32,11 +33,14 @@ class Epoll {
   readonly #interests = new Map<number, Interest>();
   /** Interests that somebody waits for. */
   #waiting = 0;
-  readonly #events = new Uint8Array(new ArrayBuffer(epollEvent.size * batch));
-  readonly #eventPointer = pointerOf(this.#events);
+  /**
+   * Never unmapped: where JavaScript ends while the kernel still waits, as when a program exits, an
+   * event that comes then is written here, and the memory of an ArrayBuffer would be others' by now.
+   */
+  readonly #events = new Memory(epollEvent.size * batch);
   readonly #eventViews = Array.from(
     { length: batch },
-    (_, index) => epollEvent.over(this.#events, index * epollEvent.size),
+    (_, index) => epollEvent.over(this.#events.bytes, index * epollEvent.size),
   );
   readonly #change = epollEvent.allocate();
   #running: Promise<void> | undefined;
@@ -106,7 +110,7 @@ class Epoll {
   }
 
   async #waitAndDeliver(): Promise<void> {
-    const count = await libc().epollWaitAsync(this.#epoll, this.#eventPointer, batch, -1);
+    const count = await libc().epollWaitAsync(this.#epoll, this.#events.pointer, batch, -1);
     this.#deliver(count >= 0 ? count : this.#poll());
   }
 
@@ -122,7 +126,7 @@ class Epoll {
 
   /** Takes what is there without waiting: after a wait that failed, as errno stays on that call's thread. */
   #poll(): number {
-    const count = libc().epoll_wait(this.#epoll, this.#eventPointer, batch, 0);
+    const count = libc().epoll_wait(this.#epoll, this.#events.pointer, batch, 0);
     if (count >= 0) return count;
     const error = errno();
     if (error === constants.errno.EINTR) return 0;

@@ -39,7 +39,12 @@ export class Transfers {
   async run(
     prepare: (requests: SendWorkRequests, slot: number, wrId: number) => void,
   ): Promise<void> {
-    const slot = await this.#takeSlot();
+    // Nothing may come between taking a slot and waiting for its completion: abort() finds who waits.
+    let slot = this.#takeSlot();
+    while (slot === undefined) {
+      await this.#turn();
+      slot = this.#takeSlot();
+    }
     try {
       prepare(this.#requests, slot, WorkRequestId.transfer(slot));
       this.queuePair.postSend(this.#requests, slot);
@@ -71,14 +76,15 @@ export class Transfers {
     this.#waiting.shift()?.resolve();
   }
 
-  async #takeSlot(): Promise<number> {
-    for (;;) {
-      if (this.#aborted) throw this.#aborted;
-      const slot = this.#free.pop();
-      if (slot !== undefined) return slot;
-      const turn = Promise.withResolvers<void>();
-      this.#waiting.push(turn);
-      await turn.promise;
-    }
+  /** Undefined when all are taken. */
+  #takeSlot(): number | undefined {
+    if (this.#aborted) throw this.#aborted;
+    return this.#free.pop();
+  }
+
+  #turn(): Promise<void> {
+    const turn = Promise.withResolvers<void>();
+    this.#waiting.push(turn);
+    return turn.promise;
   }
 }

@@ -41,6 +41,8 @@ export class Shared implements AsyncDisposable {
     {
       await using _client = await openClient(workspace, server);
     }
+    // While the server still frees what was that session's, the count could be any.
+    await server.logged(({ message }) => message === "session ended");
     return new Shared(workspace, authority, server, device, await heldResources(server));
   }
 
