@@ -270,6 +270,12 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "pointer",
   },
+  X509_STORE_CTX_get0_chain: {
+    parameters: [
+      "pointer", // const X509_STORE_CTX *ctx
+    ],
+    result: "pointer",
+  },
   X509_verify_cert_error_string: {
     parameters: [
       "i64", // long n

@@ -104,18 +104,18 @@ export class ServerTls implements Disposable {
     options: ServerTlsOptions,
     files: CredentialFiles,
     credentials: ServerCredentials,
+    ocsp: OcspClient | undefined,
     loadPolicy: () => Promise<Policy | undefined>,
-    watching: DisposableStack,
+    running: DisposableStack,
   ) {
-    this.#running = watching;
+    this.#running = running;
     this.#running.defer(() => clearTimeout(this.#expiry));
     this.#running.defer(() => clearTimeout(this.#listExpiry));
     this.#options = options;
     this.#files = files;
     this.#credentials = credentials;
     this.#loadPolicy = loadPolicy;
-    const asks = options.clientCa !== undefined && options.ocsp !== "off";
-    this.#ocsp = asks ? this.#running.use(new OcspClient()) : undefined;
+    this.#ocsp = ocsp;
   }
 
   /**
@@ -130,6 +130,9 @@ export class ServerTls implements Disposable {
     checkPolicy: (policy: Policy | undefined) => void,
   ): Promise<ServerTls> {
     checkTogether(options);
+    using running = new DisposableStack();
+    const asks = options.clientCa !== undefined && options.ocsp !== "off";
+    const ocsp = asks ? running.use(new OcspClient()) : undefined;
     const files = {
       cert: options.cert,
       key: options.key,
@@ -137,6 +140,7 @@ export class ServerTls implements Disposable {
       clientRequired: options.clientAuth !== "optional",
       crl: options.crl ?? [],
       staple: options.ocsp !== "off",
+      knownRefusal: ocsp?.knownRefusal,
     };
     const load = async () => {
       const policy = options.policy === undefined ? undefined : await loadPolicy(options.policy);
@@ -149,13 +153,12 @@ export class ServerTls implements Disposable {
       changedEarly = true;
     };
     const changed = () => reload();
-    using watching = new DisposableStack();
-    watching.use(new WatchedFiles(pathsOf(options), changed));
+    running.use(new WatchedFiles(pathsOf(options), changed));
     Deno.addSignalListener("SIGHUP", changed);
-    watching.defer(() => Deno.removeSignalListener("SIGHUP", changed));
+    running.defer(() => Deno.removeSignalListener("SIGHUP", changed));
     const policy = await load();
     const credentials = await loadCredentials(files);
-    const loaded = new ServerTls(options, files, credentials, load, watching.move());
+    const loaded = new ServerTls(options, files, credentials, ocsp, load, running.move());
     loaded.#policy = policy;
     reload = () => loaded.#reload();
     if (changedEarly) reload();

@@ -42,6 +42,10 @@ const failures = {
     message: (peer) => `The certificate of ${peer} has been revoked by its authority`,
     remedy: "Trust it no more: its key may be in other hands. Its owner needs a new one",
   },
+  certificate_unknown: {
+    message: (peer) => `The authority's responder does not know the certificate of ${peer}`,
+    remedy: "Ask the authority whether it has issued it, or try again later if it is new",
+  },
   revocation_unknown: {
     message: (peer, why) => `Whether the certificate of ${peer} is revoked cannot be told: ${why}`,
     remedy: "Name a current revocation list of each authority with --crl",
@@ -168,6 +172,12 @@ export function tlsFailure(
   const { message, remedy }: Failure = failures[code];
   const text = message(endpointText(peer), detail);
   return new TlsError(code, text, typeof remedy === "string" ? remedy : remedy[side], { cause });
+}
+
+/** Who could speak for the peer's certificate does not know it. */
+export function certificateUnknown(peer: Endpoint): TlsError {
+  const { message, remedy } = failures.certificate_unknown;
+  return new TlsError("certificate_unknown", message(endpointText(peer)), remedy);
 }
 
 /** The peer finished the handshake without agreeing on one of `protocols`. */

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { KnownRefusal } from "./credentials.ts";
 import type { OcspAnswer } from "./ocsp.ts";
 import { askResponder, usualAnswerSeconds } from "./ocsp_request.ts";
 
@@ -11,6 +12,8 @@ const mostAnswers = 1000;
 
 interface Kept {
   readonly answer: Promise<OcspAnswer>;
+  /** Undefined until it has come. */
+  status?: OcspAnswer["status"];
   /** When to ask again, in milliseconds since 1970. */
   until: number;
 }
@@ -43,7 +46,7 @@ export class OcspClient implements Disposable {
     { signal }: { signal?: AbortSignal } = {},
   ): Promise<OcspAnswer> {
     signal?.throwIfAborted();
-    const key = createHash("sha256").update(issuer).update(certificate).digest("hex");
+    const key = keyOf(certificate, issuer);
     let kept = this.#kept.get(key);
     if (kept === undefined || kept.until <= Date.now()) {
       kept = this.#ask(certificate, issuer);
@@ -51,6 +54,18 @@ export class OcspClient implements Disposable {
     }
     return await unlessAborted(kept.answer, signal);
   }
+
+  /**
+   * What an answer that is there already says against a certificate: it can be refused within the
+   * handshake, which waits for nobody.
+   *
+   * @param certificate DER
+   * @param issuer certificate of who has signed it, DER
+   */
+  readonly knownRefusal: KnownRefusal = (certificate, issuer) => {
+    const { status, until = 0 } = this.#kept.get(keyOf(certificate, issuer)) ?? {};
+    return status === "good" || until <= Date.now() ? undefined : status;
+  };
 
   /** Gives up all questions. */
   [Symbol.dispose](): void {
@@ -65,7 +80,10 @@ export class OcspClient implements Disposable {
       signal: this.#end.signal,
     });
     const kept: Kept = { answer: question.then(({ answer }) => answer), until: Infinity };
-    kept.answer.then((answer) => kept.until = askAgainAt(answer), () => kept.until = soon());
+    kept.answer.then((answer) => {
+      kept.status = answer.status;
+      kept.until = askAgainAt(answer);
+    }, () => kept.until = soon());
     return kept;
   }
 
@@ -77,6 +95,10 @@ export class OcspClient implements Disposable {
       this.#kept.delete(oldest);
     }
   }
+}
+
+function keyOf(certificate: Uint8Array, issuer: Uint8Array): string {
+  return createHash("sha256").update(issuer).update(certificate).digest("hex");
 }
 
 /** A responder that does not know a certificate may have heard of it shortly after. */

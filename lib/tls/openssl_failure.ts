@@ -48,6 +48,7 @@ const verifications = new Map<number, FailureCode>([
   [X509_V.X509_V_ERR_CERT_NOT_YET_VALID, "certificate_not_valid"],
   [X509_V.X509_V_ERR_CERT_HAS_EXPIRED, "certificate_expired"],
   [X509_V.X509_V_ERR_CERT_REVOKED, "certificate_revoked"],
+  [X509_V.X509_V_ERR_OCSP_CERT_UNKNOWN, "certificate_unknown"],
   [X509_V.X509_V_ERR_UNABLE_TO_GET_CRL, "revocation_unknown"],
   [X509_V.X509_V_ERR_CRL_HAS_EXPIRED, "revocation_unknown"],
   [X509_V.X509_V_ERR_CRL_NOT_YET_VALID, "revocation_unknown"],

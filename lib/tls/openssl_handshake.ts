@@ -4,7 +4,13 @@ import type { Endpoint } from "./connection.ts";
 import { connectionClosed, protocolMissing, type Side } from "./failure.ts";
 import { CallFailure, OpensslConnection, type TlsSocket } from "./openssl_connection.ts";
 import { handshakeFailure } from "./openssl_failure.ts";
-import { certificatePin, namesOf, UnknownKeyError, verifying } from "./openssl_verification.ts";
+import {
+  certificatePin,
+  type LeafChecks,
+  namesOf,
+  UnknownKeyError,
+  verifying,
+} from "./openssl_verification.ts";
 
 /**
  * Ends also when this side has given the handshake up, which may have been after its last call.
@@ -15,14 +21,13 @@ export async function shakeHands(
   socket: TlsSocket,
   side: Side,
   peer: Endpoint,
-  { serverName, pins = [] }: { readonly serverName?: string; readonly pins?: readonly string[] } =
-    {},
+  { serverName, ...checks }: LeafChecks & { readonly serverName?: string } = {},
 ): Promise<void> {
   const { SSL_do_handshake, SSL_get_verify_result, SSL_get_current_cipher } = libssl();
   let refused: Uint8Array | undefined;
   try {
     await socket.run(() => {
-      const step = verifying(pins, () => SSL_do_handshake(socket.ssl));
+      const step = verifying(checks, () => SSL_do_handshake(socket.ssl));
       refused = step.refused;
       return step.result;
     }, readableSoon);

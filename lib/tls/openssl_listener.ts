@@ -12,7 +12,7 @@ import {
   type TlsConnection,
   type TlsListener,
 } from "./connection.ts";
-import type { ListenerCredentials } from "./credentials.ts";
+import type { KnownRefusal, ListenerCredentials } from "./credentials.ts";
 import { openDescriptor, setAcceptedOptions } from "./descriptor.ts";
 import { connectionClosed } from "./failure.ts";
 import { lingerMilliseconds, type OpensslConnection, TlsSocket } from "./openssl_connection.ts";
@@ -68,6 +68,7 @@ interface Acceptor {
   /** SSL_CTX of the moment. */
   readonly context: Deno.PointerObject;
   readonly protocols: readonly string[];
+  readonly knownRefusal: KnownRefusal | undefined;
   count(outcome: keyof HandshakeCounts): void;
 }
 
@@ -77,6 +78,7 @@ class OpensslListener implements TlsListener, Acceptor {
   readonly #address = new Uint8Array(128);
   readonly #length = new Uint32Array(1);
   #context: TlsContext;
+  #knownRefusal: KnownRefusal | undefined;
   #closed = false;
 
   /** @param listener this listener's from now on, as is the context */
@@ -86,6 +88,7 @@ class OpensslListener implements TlsListener, Acceptor {
     private readonly options: ListenOptions,
   ) {
     this.#context = context;
+    this.#knownRefusal = options.knownRefusal;
     this.#descriptor = openDescriptor(listener.addr);
   }
 
@@ -99,6 +102,10 @@ class OpensslListener implements TlsListener, Acceptor {
 
   get context(): Deno.PointerObject {
     return this.#context.pointer;
+  }
+
+  get knownRefusal(): KnownRefusal | undefined {
+    return this.#knownRefusal;
   }
 
   get protocols(): readonly string[] {
@@ -117,6 +124,7 @@ class OpensslListener implements TlsListener, Acceptor {
     const context = contextFor({ ...kept, ...credentials });
     this.#context[Symbol.dispose]();
     this.#context = context;
+    this.#knownRefusal = credentials.knownRefusal;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<IncomingConnection> {
@@ -181,7 +189,8 @@ class OpensslIncomingConnection implements IncomingConnection {
   async #shakeHands(socket: TlsSocket): Promise<OpensslConnection> {
     const local = localEndpoint(this.descriptor);
     libssl().SSL_set_accept_state(socket.ssl);
-    await shakeHands(socket, "server", this.peerAddress);
+    const { knownRefusal } = this.listener;
+    await shakeHands(socket, "server", this.peerAddress, { knownRefusal });
     return agreed(socket, "server", local, this.peerAddress, this.listener.protocols);
   }
 

@@ -3,6 +3,7 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { X509_V } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText } from "./connection.ts";
+import type { KnownRefusal } from "./credentials.ts";
 import { pinOf } from "./pin.ts";
 import { parseCertificate } from "./x509.ts";
 
@@ -34,22 +35,28 @@ type VerifyCallback = Deno.UnsafeCallback<
   { readonly parameters: readonly ["i32", "pointer"]; readonly result: "i32" }
 >;
 
-/** What the handshake at work in this thread wants, and what it has refused. */
-let pins: readonly string[] = [];
+/** What is asked of a peer's own certificate, besides what libssl asks of each. */
+export interface LeafChecks {
+  /** A server whose key is none of these, if there are any, is refused before it is shown this side's certificate. */
+  readonly pins?: readonly string[];
+  readonly knownRefusal?: KnownRefusal | undefined;
+}
+
+/** What the handshake at work in this thread asks, and what it has refused. */
+let checks: LeafChecks = {};
 let refused: Uint8Array | undefined;
 
 /**
- * Goes on with a handshake; a server whose key is none of `wanted`, if there are any, is refused
- * before it is shown this side's certificate.
+ * Goes on with a handshake.
  *
  * @param step a call of libssl that may verify the peer
  * @returns what it gave, and the certificate that it has refused, DER
  */
 export function verifying(
-  wanted: readonly string[],
+  wanted: LeafChecks,
   step: () => number,
 ): { readonly result: number; readonly refused: Uint8Array | undefined } {
-  pins = wanted;
+  checks = wanted;
   refused = undefined;
   return { result: step(), refused };
 }
@@ -63,22 +70,38 @@ export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
   if (ok !== 1) return refuse(context);
   return isLeaf(context) && libcrypto().X509_check_ca(currentCertificate(context)) > 0
     ? refuse(context, X509_V.X509_V_ERR_INVALID_NON_CA)
-    : verifyPin(context);
+    : verifyLeaf(context);
 });
 
 /** The same where only the key counts. */
 export const verifyPinned: () => VerifyCallback = once((ok, context) => {
-  if (ok === 1) return verifyPin(context);
+  if (ok === 1) return verifyLeaf(context);
   const error = libcrypto().X509_STORE_CTX_get_error(context);
   return immaterialToPins.includes(error) ? 1 : refuse(context);
 });
 
 /** Each chain ends with the question about the leaf that nothing else speaks against. */
-function verifyPin(context: Deno.PointerValue): number {
-  if (pins.length === 0 || !isLeaf(context)) return 1;
-  return pins.includes(pinOf(publicKeyOf(currentCertificate(context))))
-    ? 1
-    : refuse(context, X509_V.X509_V_ERR_CERT_REJECTED);
+function verifyLeaf(context: Deno.PointerValue): number {
+  const { pins = [], knownRefusal } = checks;
+  if (!isLeaf(context)) return 1;
+  const known = knownRefusal && refusalOf(context, knownRefusal);
+  if (known) return refuse(context, refusalErrors[known]);
+  if (pins.length === 0 || pins.includes(pinOf(publicKeyOf(currentCertificate(context))))) return 1;
+  return refuse(context, X509_V.X509_V_ERR_CERT_REJECTED);
+}
+
+/** Each has the alert of its own that RFC 8446, section 6.2, gives it. */
+const refusalErrors = {
+  revoked: X509_V.X509_V_ERR_CERT_REVOKED,
+  unknown: X509_V.X509_V_ERR_OCSP_CERT_UNKNOWN,
+} as const;
+
+/** A certificate that is believed itself has nobody behind it to speak against it. */
+function refusalOf(context: Deno.PointerValue, knownRefusal: KnownRefusal) {
+  const { X509_STORE_CTX_get0_chain, OPENSSL_sk_num, OPENSSL_sk_value } = libcrypto();
+  const chain = X509_STORE_CTX_get0_chain(context);
+  if (OPENSSL_sk_num(chain) < 2) return undefined;
+  return knownRefusal(derOf(OPENSSL_sk_value(chain, 0)), derOf(OPENSSL_sk_value(chain, 1)));
 }
 
 function refuse(context: Deno.PointerValue, error?: number): number {

@@ -2,6 +2,7 @@ import { TlsError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
 import { type Endpoint, endpointText, type TlsConnection } from "./connection.ts";
 import { checkOcspResponse, type OcspAnswer } from "./ocsp.ts";
+import { certificateUnknown } from "./failure.ts";
 import type { OcspClient } from "./ocsp_client.ts";
 import { findIssuer } from "./x509.ts";
 
@@ -104,22 +105,15 @@ function withoutAnswer(error: unknown, { mode, peer }: RevocationOptions): void 
 }
 
 function decide({ status, revocationReason }: OcspAnswer, { peer }: RevocationOptions): void {
-  const owner = endpointText(peer);
   if (status === "revoked") {
     const why = revocationReason === undefined ? "" : ` (${revocationReason})`;
     throw new TlsError(
       "certificate_revoked",
-      `The certificate of ${owner} is revoked${why}`,
+      `The certificate of ${endpointText(peer)} is revoked${why}`,
       "Ask its owner, who needs a new one",
     );
   }
-  if (status === "unknown") {
-    throw new TlsError(
-      "certificate_unknown",
-      `The authority's responder does not know the certificate of ${owner}`,
-      "Ask the authority whether it has issued it, or try again later if it is new",
-    );
-  }
+  if (status === "unknown") throw certificateUnknown(peer);
 }
 
 function withIssuer(

@@ -1,6 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
-import type { ClientAuthentication, ListenerCredentials } from "./credentials.ts";
+import type { ClientAuthentication, KnownRefusal, ListenerCredentials } from "./credentials.ts";
 import { loadRevocationLists } from "./load_revocation_lists.ts";
 import { OcspStapler, staplerFor } from "./ocsp_stapler.ts";
 import { type Identity, loadServerIdentity, loadTrust } from "./trust.ts";
@@ -18,6 +18,8 @@ export interface CredentialFiles {
   readonly crl: readonly string[];
   /** Whether to ask the responder that the certificate names for a response to staple. */
   readonly staple: boolean;
+  /** What is known of clients' certificates already, where anybody is asked about them. */
+  readonly knownRefusal: KnownRefusal | undefined;
 }
 
 /**
@@ -33,12 +35,14 @@ export class ServerCredentials implements Disposable {
   constructor(
     { identity, clientAuthentication }: FileContents,
     stapler: OcspStapler | undefined,
+    knownRefusal: KnownRefusal | undefined,
   ) {
     this.identity = identity;
     this.stapler = stapler;
     this.listener = {
       identity,
       ...(clientAuthentication ? { clientAuthentication } : {}),
+      ...(knownRefusal ? { knownRefusal } : {}),
       ...(stapler ? { staple: () => stapler.response } : {}),
     };
   }
@@ -101,7 +105,7 @@ export async function loadCredentials(
   const authorities = clientAuthentication?.trust.authorities ?? [];
   const stapler = files.staple ? staplerFor(identity, authorities, before?.stapler) : undefined;
   await stapler?.ready;
-  return new ServerCredentials(contents, stapler);
+  return new ServerCredentials(contents, stapler, files.knownRefusal);
 }
 
 async function loadClientAuthentication(

@@ -23,7 +23,9 @@ async function finish(
   args: string[],
   environment: Record<string, string>,
 ): Promise<Finished> {
-  const options = { args, stdin: "null", env: { NO_COLOR: "1", ...environment } } as const;
+  // On a terminal Deno tells of caches that it shares with other tests, and could not open at once.
+  const env = { NO_COLOR: "1", DENO_LOG: "off", ...environment };
+  const options = { args, stdin: "null", env } as const;
   const { code, stdout, stderr } = await new Deno.Command(command, options).output();
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
