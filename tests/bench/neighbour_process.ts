@@ -4,6 +4,7 @@
  * many seconds, the MB/s of its messages meanwhile.
  */
 import process from "node:process";
+import { setImmediate } from "node:timers/promises";
 import { MEGABYTE } from "./figure.ts";
 import { loads, moved } from "./loads.ts";
 import type { NeighbourOptions } from "./neighbours.ts";
@@ -18,6 +19,7 @@ for (const part of parts) {
   })();
 }
 console.log("begun");
+if (options.busy) void takeProcessor();
 const nextLine = linesOf(process.stdin);
 for (let line = await nextLine(); line !== undefined; line = await nextLine()) {
   const [before, started] = [moved(), performance.now()];
@@ -26,3 +28,7 @@ for (let line = await nextLine(); line !== undefined; line = await nextLine()) {
 }
 // Its session ends with the process.
 Deno.exit();
+
+async function takeProcessor(): Promise<void> {
+  for (;;) await setImmediate();
+}

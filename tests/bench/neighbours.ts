@@ -44,6 +44,8 @@ export interface NeighbourOptions {
   /** PEM. */
   readonly authority: string;
   readonly place: Place;
+  /** It takes a whole processor, whatever it does with it. */
+  readonly busy: boolean;
 }
 
 const kinds = Object.keys(hostile) as (keyof typeof hostile)[];
@@ -58,15 +60,17 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   // A neighbour whom the others leave no processor takes its time to come in.
   const options = ["--device", provider.device, "--handshake-timeout", "60s"];
   const { port } = building.use(await startServer(workspace.path, options));
-  const start = (load: Load) => {
+  // All run on one machine: what a neighbour's own work takes of its processors says nothing of the
+  // server, and is made the same for those that mean well and those that do not.
+  const start = (load: Load, busy: boolean) => {
     const host = load === "packets" ? far : undefined;
     const address = host ? NetworkNamespace.addresses.ipv4 : provider.address;
     const place = { address, device: host ? `roce:${address}` : provider.device };
-    return Neighbour.start({ load, port, authority, place }, host);
+    return Neighbour.start({ load, port, authority, place, busy }, host);
   };
-  const honest = building.use(await start("honest"));
+  const honest = building.use(await start("honest", false));
   const beside = async (load: Load) => {
-    await using _neighbour = await start(load);
+    await using _neighbour = await start(load, true);
     return await honest.measure();
   };
   for (const load of kinds) {
@@ -89,7 +93,7 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
 
 function settings(load: keyof typeof hostile): string {
   return `echo of 32 KiB, four at once, of one client beside another of the same server, each a ` +
-    `process, by ${
+    `process, the neighbour a busy one, by ${
       provider === rxe ? "rxe0, on an emulated processor" : "the embedded provider"
     }; ` +
     `Verbseal: beside ${hostile[load]}; peer: beside a client that does the same as the one ` +
