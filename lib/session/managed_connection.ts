@@ -137,7 +137,10 @@ export class ManagedServer implements Disposable {
     // Private data is padded with zeros.
     const token = encodeHex(connection.privateData.subarray(0, TOKEN_BYTES));
     const expected = this.#expected.get(token);
-    if (expected) return expected(connection);
+    if (expected) {
+      connection.expected();
+      return expected(connection);
+    }
     this.#early.set(token, connection);
     connection.closed.then(() => {
       if (this.#early.get(token) === connection) this.#early.delete(token);
@@ -147,6 +150,7 @@ export class ManagedServer implements Disposable {
   async #expect(token: string): Promise<IncomingConnection> {
     const early = this.#early.get(token);
     this.#early.delete(token);
+    early?.expected();
     if (early) return early;
     const arrival = Promise.withResolvers<IncomingConnection>();
     const timer = setTimeout(() =>

@@ -280,20 +280,29 @@ cmTest("nobody listening is said at once", async () => {
   assertEquals(error.code, "cm_nobody_listens");
 });
 
-cmTest("requests beyond the backlog are rejected, and room comes back", async () => {
-  using listening = new Listening({ backlog: 1 });
-  const first = connectTo(1);
-  using kept = await listening.request();
-  assertEquals((await rejectionOf(connectTo(2))).code, "cm_rejected");
-  kept[Symbol.dispose]();
-  await rejectionOf(first);
-  const third = connectTo(3);
-  assertEquals((await listening.request()).remoteQpn, 3);
-  listening[Symbol.dispose]();
-  assertEquals((await rejectionOf(third)).code, "cm_rejected");
-});
+cmTest(
+  "a stranger's request makes room for the next one, and one that is expected does not",
+  async () => {
+    using listening = new Listening({ backlog: 1 });
+    const awaited = connectTo(1);
+    using expected = await listening.request();
+    expected.expected();
+    let ended = false;
+    expected.closed.then(() => ended = true);
+    const first = connectTo(2);
+    await listening.request();
+    const second = connectTo(3);
+    assertEquals((await listening.request()).remoteQpn, 3);
+    assertEquals((await rejectionOf(first)).code, "cm_rejected");
+    listening[Symbol.dispose]();
+    assertEquals((await rejectionOf(second)).code, "cm_rejected");
+    assert(!ended);
+    expected[Symbol.dispose]();
+    assertEquals((await rejectionOf(awaited)).code, "cm_rejected");
+  },
+);
 
-cmTest("a request that nobody accepts in time is rejected", async () => {
+cmTest("a request that nobody expects in time is rejected", async () => {
   using listening = new Listening({ answerWithin: 200 });
   const connecting = connectTo(1);
   const incoming = await listening.request();

@@ -100,13 +100,18 @@ export class OutgoingConnection extends CmConnection {
 export class IncomingConnection extends CmConnection {
   /** A copy of what the peer sent, padded with zeros to {@linkcode MAX_PRIVATE_DATA} bytes by the fabric. */
   readonly privateData: Uint8Array<ArrayBuffer>;
-  readonly #onAnswer: () => void;
+  readonly #onExpected: () => void;
 
-  /** @param onAnswer called when the connection is accepted */
-  constructor(identifier: CommunicationIdentifier, event: CmEvent, onAnswer: () => void) {
+  /** @param onExpected called when it is somebody's who is expected */
+  constructor(identifier: CommunicationIdentifier, event: CmEvent, onExpected: () => void) {
     super(identifier, event.remoteQpn);
     this.privateData = event.privateData;
-    this.#onAnswer = onAnswer;
+    this.#onExpected = onExpected;
+  }
+
+  /** It is no stranger's: it makes room for no other, and is to be accepted in the caller's time. */
+  expected(): void {
+    this.#onExpected();
   }
 
   /**
@@ -122,7 +127,7 @@ export class IncomingConnection extends CmConnection {
     const accepted = librdmacm()
       .rdma_accept(identifier.pointer, connectionParameters(parameters).pointer);
     identifier.check("rdma_accept", accepted);
-    this.#onAnswer();
+    this.expected();
     await identifier.expect(CM.RDMA_CM_EVENT_ESTABLISHED, signal);
     failure.move();
   }
@@ -133,16 +138,20 @@ export interface ListenOptions {
   /** An address of this host; unless given, all of them. */
   readonly address?: string;
   readonly port: number;
-  /** Requests that may be unanswered at once; more are rejected. */
+  /**
+   * Requests of strangers that wait at once; for one more the one that waits longest is rejected, so
+   * that who sends many drives out its own.
+   */
   readonly backlog: number;
-  /** Milliseconds after which a request that nobody accepted is rejected. */
+  /** Milliseconds after which a request that nobody expects is rejected. */
   readonly answerWithin: number;
 }
 
-/** Awaits connections. Disposing it rejects the requests that are not accepted yet, and no others. */
+/** Awaits connections. Disposing it rejects the requests that nobody expects, and no others. */
 export class CmListener implements Disposable {
   readonly #identifier: CommunicationIdentifier;
-  readonly #unanswered = new Set<IncomingConnection>();
+  /** Of strangers, in the order in which they came. */
+  readonly #unexpected = new Set<IncomingConnection>();
   readonly #options: ListenOptions;
   readonly #onRequest: (connection: IncomingConnection) => void;
 
@@ -172,28 +181,31 @@ export class CmListener implements Disposable {
 
   [Symbol.dispose](): void {
     this.#identifier[Symbol.dispose]();
-    for (const connection of [...this.#unanswered]) connection[Symbol.dispose]();
+    for (const connection of [...this.#unexpected]) connection[Symbol.dispose]();
   }
 
   #take(request: CommunicationIdentifier, event: CmEvent): void {
     const { backlog, answerWithin } = this.#options;
-    if (this.#unanswered.size >= backlog) return request.end();
     const expiry = setTimeout(() => request.end(unanswered(request, answerWithin)), answerWithin);
-    const answered = () => {
+    const forget = () => {
       clearTimeout(expiry);
-      this.#unanswered.delete(connection);
+      this.#unexpected.delete(connection);
     };
-    const connection = new IncomingConnection(request, event, answered);
-    this.#unanswered.add(connection);
-    request.closed.then(answered);
+    const connection = new IncomingConnection(request, event, forget);
+    this.#unexpected.add(connection);
+    request.closed.then(forget);
     this.#onRequest(connection);
+    if (this.#unexpected.size <= backlog) return;
+    const [longest] = this.#unexpected;
+    this.#unexpected.delete(longest!);
+    longest![Symbol.dispose]();
   }
 }
 
 function unanswered(request: CommunicationIdentifier, milliseconds: number): RdmaError {
   return new RdmaError(
     "cm_request_unanswered",
-    `the connection request of ${request.where} was not accepted within ${milliseconds} ms`,
+    `the connection request of ${request.where} was not expected within ${milliseconds} ms`,
   );
 }
 
