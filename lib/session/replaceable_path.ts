@@ -10,6 +10,7 @@ import {
   type VerbsealError,
 } from "../errors.ts";
 import { psnText } from "../security/psn.ts";
+import { wipeKeys } from "../security/seal.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { RdmaEstablished, SessionPath, SessionPathListener } from "./session_path.ts";
@@ -140,14 +141,19 @@ export class ReplaceablePath implements SessionPath {
 
   async #keepGoing(): Promise<never> {
     let steps: Step[] = [];
-    for (;;) {
-      try {
-        const step = steps.shift();
-        steps.push(...step ? await this.#perform(step) : await this.#next());
-      } catch (error) {
-        steps = this.#requeue(error);
+    try {
+      for (;;) {
+        try {
+          const step = steps.shift();
+          steps.push(...step ? await this.#perform(step) : await this.#next());
+        } catch (error) {
+          steps.forEach(forget);
+          steps = this.#requeue(error);
+        }
+        if (this.#closed) throw sessionEnded();
       }
-      if (this.#closed) throw sessionEnded();
+    } finally {
+      steps.forEach(forget);
     }
   }
 
@@ -257,6 +263,11 @@ export class ReplaceablePath implements SessionPath {
       "someone may be disturbing the RDMA network",
     );
   }
+}
+
+/** A step that is not taken leaves no keys behind. */
+function forget(step: Step): void {
+  if (step.do === "connect" && step.seal) wipeKeys(step.seal);
 }
 
 function failed(message: string): QueuePairError {
