@@ -44,11 +44,19 @@ export async function ensureAuditKey(path: string): Promise<Uint8Array> {
   if (!await exists(path)) {
     const key = crypto.getRandomValues(new Uint8Array(MAC_BYTES));
     // A link, unlike a rename, fails where somebody else was faster: then that one's key is read.
-    await writeWhole(`${path}.${crypto.randomUUID()}`, key, async (temporary) => {
+    const writing = writeWhole(`${path}.${crypto.randomUUID()}`, key, async (temporary) => {
       await Deno.link(temporary, path).catch((error) => {
         if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
       });
       await Deno.remove(temporary);
+    });
+    await writing.catch((error) => {
+      throw new VerbsealError(
+        "audit_key",
+        `the audit key ${path} cannot be made: ${errorText(error)}`,
+        "name a path for it with --audit-key that the server may write to",
+        { cause: error },
+      );
     });
   }
   return await readAuditKey(path);

@@ -76,6 +76,14 @@ Deno.test("nobody but the server's user can read the file, its key and its head"
   assertEquals(await failureOf(scene), "audit_key");
 });
 
+Deno.test("a key that cannot be made is named, and so is the way out", async () => {
+  await using scene = await AuditScene.create();
+  const paths = { ...scene.paths, key: `${scene.folder}/nowhere/key` };
+  const error = await assertRejects(() => AuditLog.open(paths), VerbsealError, "cannot be made");
+  assertEquals([error.code, error.message.includes(paths.key)], ["audit_key", true]);
+  assertStringIncludes(error.remedy, "--audit-key");
+});
+
 Deno.test("a server that starts again goes on with the chain", async () => {
   await using scene = await AuditScene.create();
   await scene.lines(3);
