@@ -130,7 +130,7 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   unfinishedFilesPerIdentity: {
     flags: "--max-unfinished-per-identity <count>",
-    text: "those of one client certificate's names",
+    text: "those of one client certificate's names, or of one address without",
     parse: count,
   },
   messageClients: {

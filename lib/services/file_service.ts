@@ -272,10 +272,11 @@ class PutTransfer implements Transfer {
   }
 
   async #begin(): Promise<UnfinishedFile> {
-    const { request: { path, token }, access: { identity = "", permissions } } = this;
+    const { request: { path, token }, access: { identity = "", owner = identity, permissions } } =
+      this;
     const size = Number(this.request.size);
     if (token !== undefined) {
-      const name = { identity, token, place: JSON.stringify([permissions.root, path]) };
+      const name = { identity, owner, token, place: JSON.stringify([permissions.root, path]) };
       this.#claim = await this.others.claim(name, () => this.#giveUp());
       const { unfinished } = this.#claim;
       if (unfinished?.size === size) return unfinished;

@@ -5,6 +5,8 @@ import type { NewFile } from "./file_system.ts";
 /** Whose file it is, and by what it is known. */
 export interface UnfinishedName {
   readonly identity: string;
+  /** In whose quota it is: those without an identity are told apart by their addresses. */
+  readonly owner: string;
   /** Chosen by the client, at random: who knows it has begun the file. */
   readonly token: string;
   /** Directory and path that the file is for: neither changes when it is gone on with. */
@@ -84,7 +86,7 @@ export class UnfinishedFiles implements Disposable {
 
   #keep(key: string, name: UnfinishedName, unfinished: UnfinishedFile): void {
     const { unfinishedSeconds, unfinishedFiles, unfinishedFilesPerIdentity } = this.limits;
-    const own = [...this.#kept].filter(([, each]) => each.name.identity === name.identity);
+    const own = [...this.#kept].filter(([, each]) => each.name.owner === name.owner);
     if (own.length >= unfinishedFilesPerIdentity) this.#drop(...own[0]!);
     else if (this.#kept.size >= unfinishedFiles) this.#drop(...[...this.#kept][0]!);
     const timer = setTimeout(() => this.#drop(key, kept), unfinishedSeconds * 1000);

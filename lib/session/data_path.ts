@@ -43,6 +43,8 @@ export interface DataPathOptions {
   readonly resume?: string | undefined;
   /** Who the peer is, at a server. */
   readonly identity?: string;
+  /** In whose quota is what outlives the session: the identity, or the address of who has none. */
+  readonly owner?: string;
 }
 
 /** How one over a queue pair is made. */

@@ -97,7 +97,7 @@ export interface Limits {
    * 64: each holds two descriptors and the disk space of what was written.
    */
   readonly unfinishedFiles: number;
-  /** And those of one identity. 8: who breaks transfers off on purpose drives out no others' files. */
+  /** And those of one identity, or of the address of clients without one. 8: who breaks transfers off on purpose drives out no others' files. */
   readonly unfinishedFilesPerIdentity: number;
 }
 

@@ -65,6 +65,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   onSlowed: DataPath["onSlowed"];
   onResumed: DataPath["onResumed"];
   readonly identity: string | undefined;
+  readonly owner: string | undefined;
   readonly session: string | undefined;
   readonly #registered: RegisteredBytes;
   readonly #grants: Pace | undefined;
@@ -112,6 +113,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         this.signal,
       );
     this.identity = options.identity;
+    this.owner = options.owner;
     this.session = options.session;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));

@@ -20,6 +20,7 @@ import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
+import { accountOf } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
 import type {
@@ -381,6 +382,9 @@ export class ServerSession {
       permissions: { ...this.#client.permissions, registeredBytes: this.#registeredBytes },
       limits: this.#context.limits,
       identity: this.#client.name,
+      owner: this.#client.isAnonymous
+        ? accountOf(this.#incoming.peerAddress.hostname)
+        : this.#client.name,
       session,
       resume: this.#resume,
     };

@@ -111,6 +111,8 @@ export interface ServiceAccess {
   readonly permissions: Permissions;
   /** Who the peer is, at a server; those without a certificate are all the same. */
   readonly identity?: string | undefined;
+  /** In whose quota is what outlives the session. */
+  readonly owner?: string | undefined;
   /** Name of the session, at a server. */
   readonly session?: string | undefined;
   /** Told of each transfer that goes on. */

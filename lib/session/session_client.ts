@@ -78,6 +78,11 @@ export class SessionClient {
     };
   }
 
+  /** It has shown no certificate. */
+  get isAnonymous(): boolean {
+    return this.#identity === undefined;
+  }
+
   /** Of its identity; those without a certificate are all the same. */
   get name(): string {
     return identityName(this.#identity);

@@ -57,6 +57,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   onSlowed: StreamPath["onSlowed"];
   onResumed: StreamPath["onResumed"];
   readonly identity: string | undefined;
+  readonly owner: string | undefined;
   readonly session: string | undefined;
   readonly #fail: (error: unknown) => void;
   readonly #options: DataPathOptions;
@@ -106,6 +107,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
         this.signal,
       );
     this.identity = options.identity;
+    this.owner = options.owner;
     this.session = options.session;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#options = options;

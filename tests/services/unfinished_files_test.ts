@@ -28,7 +28,7 @@ class Scene implements Disposable {
   }
 
   name(token: string, identity = "alice", place = "file") {
-    return { identity, token, place };
+    return { identity, owner: identity, token, place };
   }
 
   /** A put that ends in the middle. */
@@ -102,6 +102,22 @@ Deno.test("an identity has so many, and the longest unfinished one makes room fo
   const kept = await scene.files.claim(scene.name("other", "bob"), never);
   assert(kept.unfinished !== undefined, "another identity's stays");
   kept.release(kept.unfinished);
+});
+
+Deno.test("clients without an identity have their addresses' quotas, and one address drives out no other's", async () => {
+  using scene = new Scene();
+  const leave = async (token: string, owner: string) => {
+    const name = { ...scene.name(token, "anonymous"), owner };
+    (await scene.files.claim(name, never)).release(scene.create(token));
+  };
+  await leave("other", "192.0.2.1");
+  for (let count = 0; count < 2 * defaultLimits.unfinishedFilesPerIdentity; count++) {
+    await leave(`${count}`, "192.0.2.2");
+  }
+  const moved = { ...scene.name("other", "anonymous"), owner: "192.0.2.3" };
+  const { unfinished, release } = await scene.files.claim(moved, never);
+  assert(unfinished !== undefined, "it is there, also for a client that has another address now");
+  release(unfinished);
 });
 
 Deno.test("no more wait than there may be in all", async () => {
