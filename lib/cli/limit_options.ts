@@ -143,6 +143,12 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
     text: "those from one address, or one IPv6 /64",
     parse: count,
   },
+  messageMemory: {
+    flags: "--max-message-memory <bytes>",
+    text: "their requests that have not come in full; a quarter from one address",
+    parse: byteSize(4096, 2 ** 40),
+    unit: "bytes",
+  },
 };
 
 const names = Object.keys(options) as (keyof Limits)[];

@@ -3,7 +3,7 @@ import { errorText, LimitError, ProtocolError, TlsError, VerbsealError } from ".
 import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import { Breather } from "../rdma/breather.ts";
-import type { Admission } from "../session/admission.ts";
+import type { Admission, MessageClientPlace } from "../session/admission.ts";
 import type { Omitted } from "../session/counted_reports.ts";
 import type { Limits } from "../session/limits.ts";
 import { SessionAudit } from "../session/session_audit.ts";
@@ -43,6 +43,7 @@ export class MessageConnection {
   readonly #client = new SessionClient();
   readonly #audit: SessionAudit;
   readonly #admitted = new DisposableStack();
+  #place: MessageClientPlace | undefined;
   #tls: TlsConnection | undefined;
   /** Nothing is owed to the client: every request that it has finished is answered. */
   #waiting = false;
@@ -135,7 +136,9 @@ export class MessageConnection {
     await checkRevocation?.(tls, this.#cutting.signal);
     await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
     const { hostname } = this.#incoming.peerAddress;
-    this.#admitted.use(admission.messageClient(hostname, this.#client.quota(limits)));
+    this.#place = this.#admitted.use(
+      admission.messageClient(hostname, this.#client.quota(limits)),
+    );
     await this.#audit.record("accepted", { service: "messages" });
     this.#accepted = true;
   }
@@ -143,7 +146,7 @@ export class MessageConnection {
   /** Answers requests until the client ends the connection, or the server stops. */
   async #serve(tls: TlsConnection): Promise<void> {
     const { messageBytes, messagesPerSecond } = this.#context.limits;
-    const requests = new RequestBuffer(messageBytes);
+    const requests = new RequestBuffer(messageBytes, (change) => this.#place!.hold(change));
     const rate = new TokenBucket(messagesPerSecond);
     const breather = new Breather();
     this.#watchSilence(tls);

@@ -66,8 +66,14 @@ export class RequestBuffer {
   #view = new DataView(this.#bytes.buffer);
   #length = 0;
 
-  /** @param maxBodyBytes length of a body at most */
-  constructor(maxBodyBytes: number) {
+  /**
+   * @param maxBodyBytes length of a body at most
+   * @param hold is told how many bytes more it holds than between requests, or less; may throw
+   */
+  constructor(
+    maxBodyBytes: number,
+    private readonly hold: (change: number) => void = () => {},
+  ) {
     this.#maxBodyBytes = maxBodyBytes;
   }
 
@@ -130,6 +136,7 @@ export class RequestBuffer {
   }
 
   #replace(size: number): void {
+    this.hold(size - this.#bytes.length);
     const bytes = new Uint8Array(size);
     bytes.set(this.#bytes.subarray(0, this.#length));
     this.#bytes = bytes;

@@ -8,6 +8,8 @@ import { Turns } from "./turns.ts";
 interface Account {
   sessions: number;
   messageClients: number;
+  /** Bytes that these hold. */
+  heldBytes: number;
   handshakes: number;
   attempts: number;
   updated: number;
@@ -15,6 +17,9 @@ interface Account {
 
 /** One address may have this part of the unfinished exchanges, so that it cannot lock out all others. */
 const HANDSHAKE_SHARE = 1 / 4;
+
+/** And this part of what requests of plain clients may hold. */
+const HELD_SHARE = 1 / 4;
 
 /** Accounts kept at most: beyond that the idle ones go, and an attacker's addresses cost no more memory. */
 const MAX_ACCOUNTS = 65536;
@@ -50,6 +55,16 @@ export interface SessionClaim {
   readonly device?: DeviceShare | undefined;
 }
 
+/** What a client of the message service for plain TLS clients has. */
+export interface MessageClientPlace extends Disposable {
+  /**
+   * It holds so many bytes more, or less, until it is disposed.
+   *
+   * @throws LimitError when there is no room for more; it is as if nothing had been asked
+   */
+  hold(change: number): void;
+}
+
 /** Decides who may come in. What is let in is given back by disposing it. */
 export class Admission {
   /** Of limits that clients hit, here and later. */
@@ -62,6 +77,7 @@ export class Admission {
   #sessions = 0;
   #handshakes = 0;
   #registeredBytes = 0;
+  #heldBytes = 0;
 
   constructor(
     private readonly limits: Limits,
@@ -156,7 +172,7 @@ export class Admission {
    *
    * @throws LimitError when its address or identity has as many as it may have
    */
-  messageClient(address: string, quota: SessionQuota): Disposable {
+  messageClient(address: string, quota: SessionQuota): MessageClientPlace {
     const account = this.#account(address);
     const { messageClientsPerAddress } = this.limits;
     if (account.messageClients >= messageClientsPerAddress) {
@@ -170,7 +186,29 @@ export class Admission {
     building.use(this.#identity(quota));
     account.messageClients += 1;
     building.defer(() => account.messageClients -= 1);
-    return building.move();
+    let held = 0;
+    const hold = (change: number) => {
+      this.#hold(account, change);
+      held += change;
+    };
+    building.defer(() => hold(-held));
+    const place = building.move();
+    return { hold, [Symbol.dispose]: () => place.dispose() };
+  }
+
+  #hold(account: Account, change: number): void {
+    const { messageMemory } = this.limits;
+    const full = this.#heldBytes + change > messageMemory ||
+      account.heldBytes + change > messageMemory * HELD_SHARE;
+    if (change > 0 && full) {
+      throw new LimitError(
+        "message_memory",
+        "requests that have not come in full hold the memory that they may",
+        "send shorter ones, or try again later",
+      );
+    }
+    this.#heldBytes += change;
+    account.heldBytes += change;
   }
 
   #identity({ identity, sessions }: SessionQuota): Disposable {
@@ -216,6 +254,7 @@ export class Admission {
     const account = this.#accounts.get(name) ?? {
       sessions: 0,
       messageClients: 0,
+      heldBytes: 0,
       handshakes: 0,
       attempts: rate,
       updated: now,

@@ -46,6 +46,12 @@ export interface Limits {
    * places there are.
    */
   readonly messageClientsPerAddress: number;
+  /**
+   * Bytes that requests of those clients hold until they have come in full and are answered, of all
+   * together, a quarter of them from one address. 256 MiB: each request may be as long as a message,
+   * and all of them at once would take 5 GiB. Shorter ones than a KiB count for nothing.
+   */
+  readonly messageMemory: number;
   /** Bytes of the region that the memory service lends to a session. 1 MiB, a part of {@linkcode registeredBytes}. */
   readonly lentBytes: number;
   /**
@@ -125,6 +131,7 @@ export const defaultLimits: Limits = {
   messageBytes: 2 ** 20,
   messageClients: 5000,
   messageClientsPerAddress: 1250,
+  messageMemory: 2 ** 28,
   lentBytes: 2 ** 20,
   registeredBytes: 2 ** 22,
   registeredBytesInAll: 2 ** 32,

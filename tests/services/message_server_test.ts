@@ -106,7 +106,7 @@ messageTest(
 
 messageTest("a client that speaks no TLS is named, and others are served", async (scene) => {
   using tcp = await scene.tcp();
-  await tcp.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+  await tcp.write(encode("GET / HTTP/1.1\r\n\r\n"));
   assertEquals((await scene.ended(tcp)).reason, "not_tls");
   assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
 });
@@ -164,6 +164,27 @@ messageTest(
     assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
   },
   { messageClientsPerAddress: 1 },
+);
+
+messageTest(
+  "requests that have not come in full hold the memory that they may, and no more",
+  async (scene) => {
+    // A quarter of the memory has room for either, and not for both, whichever comes first.
+    const pending = await Promise.all([60_000, 20_000].map(async (length) => {
+      const text = "x".repeat(length);
+      return { client: await scene.client(), text, request: message("ECHO", encode(text)) };
+    }));
+    for (const { client, request } of pending) await client.write(request.subarray(0, -1));
+    const refused = await Promise.race(pending.map(async ({ client }) => {
+      assertEquals((await scene.ended(client)).reason, "message_memory");
+      return client;
+    }));
+    const { client, text, request } = pending.find(({ client }) => client !== refused)!;
+    await client.write(request.subarray(-1));
+    assertEquals(await client.answer("ECHO"), text);
+    assertEquals(await (await scene.client()).ask("ECHO", text), text);
+  },
+  { messageMemory: 4 * 65_536 },
 );
 
 messageTest("connections beyond the rate of an address are refused", async (scene) => {
@@ -318,4 +339,8 @@ function listenerOf(connection: TlsConnection): TlsListener {
       await closed.promise;
     },
   };
+}
+
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
 }
