@@ -19,8 +19,6 @@ const MESSAGE_LINES = 40;
 /** A part of the run; its name is the first word of its line. */
 interface Part {
   name: string;
-  /** Runs beside the part before it, where it can have a network of its own. */
-  beside?: boolean;
   /** System packages, and what they are for. */
   needs: readonly string[];
   why: string;
@@ -38,13 +36,18 @@ const host: Part = {
     ...[...PACKAGES.shells, ...PACKAGES.interfaces, ...PACKAGES.tokens, ...PACKAGES.tls],
   ],
   why: "to compare with C and ethtool, and to try completion, tokens and other programs' TLS",
-  run: (directory) => testHere(directory, 900, /^tests\/(?!vm\/)/),
+  run: (directory) => testHere(directory, 900, /^tests\/(?!vm\/|session\/)/),
+};
+
+const sessions: Part = {
+  name: "sessions",
+  needs: [...PACKAGES.libraries, "iproute2"],
+  why: "to bring sessions up and down, with the TLS that Deno has",
+  run: (directory) => testHere(directory, 900, /^tests\/session\//, ownNetwork),
 };
 
 const openssl: Part = {
   name: "openssl",
-  // Much of both parts is waiting.
-  beside: true,
   needs: [...PACKAGES.libraries, "iproute2"],
   why: "to try again with libssl what speaks TLS",
   run: (directory) => testWithOpenssl(directory, 600),
@@ -54,7 +57,14 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 2700),
+  run: async (directory) => testInGuest(directory, 2700, await testFiles(/^tests\/vm\/[^/]+$/)),
+};
+
+const device: Part = {
+  name: "device",
+  needs: PACKAGES.guest,
+  why: "to boot guests",
+  run: async (directory) => testInGuest(directory, 2700, await providerTests()),
 };
 
 const wire: Part = {
@@ -71,11 +81,21 @@ const container: Part = {
   run: (directory) => testHere(directory, 900, /^tests\/vm\/host\/container/),
 };
 
-const SELECTIONS: Record<string, Part[]> = {
-  all: [check, executable, host, openssl, guest, wire, container],
-  host: [check, executable, host, openssl],
-  vm: [executable, guest, wire],
-  container: [executable, container],
+/** Parts one after the other. */
+type Lane = readonly Part[];
+
+/** Lanes beside each other: none takes both processors of a small machine, and much of each is waiting. */
+type Step = readonly Lane[];
+
+const alone = (part: Part): Step => [[part]];
+const onThisMachine: Step = [[host], [sessions, openssl]];
+const inGuests: Step = [[guest], [device]];
+
+const SELECTIONS: Record<string, readonly Step[]> = {
+  all: [alone(check), alone(executable), onThisMachine, inGuests, [[wire], [container]]],
+  host: [alone(check), alone(executable), onThisMachine],
+  vm: [alone(executable), inGuests, alone(wire)],
+  container: [alone(executable), alone(container)],
 };
 
 /** Format, lint, types and import rules: one test. */
@@ -91,9 +111,16 @@ async function makeExecutable(): Promise<Report> {
 }
 
 /** Runs the test files whose path matches, on this machine. */
-async function testHere(directory: string, seconds: number, pattern: RegExp): Promise<Report> {
+async function testHere(
+  directory: string,
+  seconds: number,
+  pattern: RegExp,
+  how: Surroundings = {},
+): Promise<Report> {
   const files = await testFiles(pattern);
-  return files.length === 0 ? noTests(pattern) : await testFilesHere(directory, seconds, files);
+  return files.length === 0
+    ? noTests(pattern)
+    : await testFilesHere(directory, seconds, files, how);
 }
 
 /** Runs once more, with libssl, those that can be run with either TLS library. */
@@ -101,8 +128,8 @@ async function testWithOpenssl(directory: string, seconds: number): Promise<Repo
   const pattern = /^tests\/(session|control|services)\/|^tests\/cli\/(failures|policy|devices)_/;
   const files = await importersOf("/tests/tls_backend.ts", pattern);
   return await testFilesHere(directory, seconds, files, {
+    ...ownNetwork,
     environment: { VERBSEAL_TEST_TLS: "openssl" },
-    wrapper: mayPartNetworks ? OWN_NETWORK : [],
   });
 }
 
@@ -119,9 +146,12 @@ async function testFilesHere(
   return judge({ files, status, output, junit: await readIfThere(junit) });
 }
 
-/** Runs the guest's own tests and those that are about a provider, in one guest. */
-async function testInGuest(directory: string, seconds: number): Promise<Report> {
-  const files = [...await testFiles(/^tests\/vm\/[^/]+$/), ...await providerTests()];
+/** Runs test files in a guest of their own. */
+async function testInGuest(
+  directory: string,
+  seconds: number,
+  files: string[],
+): Promise<Report> {
   await fetchModules(...files);
   const options = "-A --no-check --cached-only --junit-path=/results/junit.xml";
   const names = files.map((file) => `'${file}'`).join(" ");
@@ -202,12 +232,16 @@ const mayPartNetworks = Deno.uid() === 0;
  * Runs a program with a loopback interface of its own, so that it meets nobody at a port, and with
  * what else goes with a network: what the kernel says of it, and the counters of running ports.
  */
-const OWN_NETWORK = [
-  ...["unshare", "--net", "--mount", "sh", "-c"],
-  "mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /dev/shm && " +
-  'ip link set lo up && exec "$@"',
-  "sh",
-];
+const ownNetwork: Surroundings = {
+  wrapper: mayPartNetworks
+    ? [
+      ...["unshare", "--net", "--mount", "sh", "-c"],
+      "mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /dev/shm && " +
+      'ip link set lo up && exec "$@"',
+      "sh",
+    ]
+    : [],
+};
 
 /** Runs deno in the repository; a run that takes too long has no status. */
 async function runDeno(
@@ -253,14 +287,15 @@ async function readIfThere(path: string): Promise<string | undefined> {
   }
 }
 
-/** Parts that run at the same time. */
-function groupsOf(parts: readonly Part[]): Part[][] {
-  const groups: Part[][] = [];
-  for (const part of parts) {
-    if (part.beside && mayPartNetworks) groups.at(-1)!.push(part);
-    else groups.push([part]);
-  }
-  return groups;
+/** Who may not part networks would have the lanes on this machine meet at their ports. */
+function lanesOf(step: Step): Step {
+  return step !== onThisMachine || mayPartNetworks ? step : [step.flat()];
+}
+
+async function runLane(lane: Lane): Promise<[Part, Report][]> {
+  const outcomes: [Part, Report][] = [];
+  for (const part of lane) outcomes.push([part, await runPart(part)]);
+  return outcomes;
 }
 
 /** Resolves when no part installs anything. */
@@ -305,8 +340,8 @@ function printFailures(part: Part, { failures }: Report): void {
 
 if (import.meta.main) {
   const selection = Deno.args[0] ?? "all";
-  const parts = SELECTIONS[selection];
-  if (parts === undefined) {
+  const steps = SELECTIONS[selection];
+  if (steps === undefined) {
     console.error(`deno task test takes nothing, host, vm or container, and not: ${selection}`);
     Deno.exit(2);
   }
@@ -314,12 +349,8 @@ if (import.meta.main) {
   await Deno.remove(results, { recursive: true }).catch(() => {});
   const total: Report = { passed: 0, failures: [] };
   const outcomes: [Part, Report][] = [];
-  for (const group of groupsOf(parts)) {
-    outcomes.push(
-      ...await Promise.all(
-        group.map(async (part): Promise<[Part, Report]> => [part, await runPart(part)]),
-      ),
-    );
+  for (const step of steps) {
+    outcomes.push(...(await Promise.all(lanesOf(step).map(runLane))).flat());
   }
   for (const [part, report] of outcomes) {
     printFailures(part, report);
