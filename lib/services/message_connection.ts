@@ -134,11 +134,14 @@ export class MessageConnection {
     const { limits, admission, policy, checkRevocation } = this.#context;
     await this.#client.identify(tls.peerCertificates);
     await checkRevocation?.(tls, this.#cutting.signal);
-    await this.#audit.decide(() => this.#client.authorize(["messages"], ["messages"], policy?.()));
+    const services = this.#audit.decide(() =>
+      this.#client.authorize(["messages"], ["messages"], policy?.())
+    );
     const { hostname } = this.#incoming.peerAddress;
     this.#place = this.#admitted.use(
       admission.messageClient(hostname, this.#client.quota(limits)),
     );
+    await this.#audit.admitted(services);
     await this.#audit.record("accepted", { service: "messages" });
     this.#accepted = true;
   }

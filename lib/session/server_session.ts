@@ -279,7 +279,7 @@ export class ServerSession {
     const { limits, transports, admission, services: offered, policy } = this.#context;
     this.#agent = agent;
     this.#resume = resume;
-    const services = await this.#audit.decide(() =>
+    const services = this.#audit.decide(() =>
       this.#client.authorize(offered, offers.services, policy?.())
     );
     const transport = this.#chooseTransport(offers, localAddress);
@@ -298,6 +298,7 @@ export class ServerSession {
       registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
       device: this.#port,
     }));
+    await this.#audit.admitted(services);
     return {
       choices,
       limits: {

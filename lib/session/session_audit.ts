@@ -56,14 +56,28 @@ export class SessionAudit {
   }
 
   /**
-   * Decides what the client may do; that is on disk when this resolves.
+   * Decides what the client may do. Only that it may do nothing is recorded at once.
    *
-   * @throws what `authorize` throws; RefusedError `audit` when the line cannot be written
+   * @throws what `authorize` throws
    */
-  async decide(authorize: () => Service[]): Promise<Service[]> {
-    const services = this.#decided(authorize);
+  decide(authorize: () => Service[]): Service[] {
+    try {
+      return authorize();
+    } catch (error) {
+      const { rule } = this.client.decision;
+      this.note("policy", { allowed: false, rule, reason: codeOf(error) });
+      throw error;
+    }
+  }
+
+  /**
+   * Records what was decided, of a client that there is room for: others leave the line of their
+   * limit, of which there are few. It is on disk when this resolves.
+   *
+   * @throws RefusedError `audit` when the line cannot be written
+   */
+  async admitted(services: readonly Service[]): Promise<void> {
     await this.record("policy", { allowed: true, ...this.client.decision, services });
-    return services;
   }
 
   /**
@@ -102,16 +116,6 @@ export class SessionAudit {
       return await work();
     } catch (error) {
       await this.record("service", { ...call, result: codeOf(error), detail: errorText(error) });
-      throw error;
-    }
-  }
-
-  #decided(authorize: () => Service[]): Service[] {
-    try {
-      return authorize();
-    } catch (error) {
-      const { rule } = this.client.decision;
-      this.note("policy", { allowed: false, rule, reason: codeOf(error) });
       throw error;
     }
   }

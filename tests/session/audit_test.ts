@@ -190,6 +190,25 @@ verbsTest("plain clients of the message service are on record, too", async () =>
   ]);
 });
 
+verbsTest("what a client may do is on record where there is room for it", async () => {
+  await using workspace = await Workspace.create();
+  await using server = await RunningServer.start(workspace, [...auditing, "--max-clients", "1"]);
+  {
+    await using _client = await openClient(workspace, server);
+    await assertRejects(() => openClient(workspace, server), RefusedError);
+  }
+  await server.logged(({ message }) => message === "session ended");
+  await server.stop();
+  const lines = (await linesOf(workspace)).slice(2, -1);
+  assertEquals(lines.map(({ event }) => event), [
+    "policy",
+    "accepted",
+    "limit",
+    "refused",
+    "ended",
+  ]);
+});
+
 verbsTest("packets that no peer sends are noticed", async () => {
   if (provider.name !== "roce") return; // a NIC drops them, and counts what its driver knows
   await using workspace = await Workspace.create();
