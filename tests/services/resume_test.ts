@@ -12,7 +12,7 @@ import { provider } from "../provider.ts";
 // Before the scene, which opens a device.
 import { intrude } from "../session/intruder.ts";
 import { CuttingProxy } from "../session/cutting_proxy.ts";
-import { failureTest, names, reasons, type Scene } from "../session/failure_scene.ts";
+import { failureTest, hostTest, names, reasons, type Scene } from "../session/failure_scene.ts";
 
 /** In the guest a quarter of what takes some time on the host does. */
 const SIZE = (provider.name === "verbs" ? 8 : 32) * 2 ** 20;
@@ -71,11 +71,6 @@ function permissions(path: string): number {
 
 function replacements({ log }: RunningServer): number {
   return log.filter(({ message }) => message === "queue pair replaced").length;
-}
-
-/** What is the same with either provider; a guest would take minutes for it. */
-function hostTest(...test: Parameters<typeof failureTest>): void {
-  if (provider.name === "roce") failureTest(...test);
 }
 
 for (const operation of ["put", "get"] as const) {

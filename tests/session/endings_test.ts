@@ -13,6 +13,7 @@ import { executable, randomFile, reaching, type Run, RunningServer, sha256 } fro
 import {
   assertFailed,
   failureTest,
+  hostTest,
   names,
   nextReason,
   queuePairsLeft,
@@ -59,7 +60,7 @@ failureTest("a client that stands still is given up after the idle time", async 
   assert(status !== 0);
 });
 
-failureTest(
+hostTest(
   "an idle time below a second is kept to, and ends no session that lives",
   async (scene) => {
     const server = await scene.server("--idle-timeout", "500ms");
@@ -108,7 +109,7 @@ failureTest("a server that is told to stop finishes the transfers under way", as
   assertEquals(reasons(server), ["shutdown", "shutdown"]);
 });
 
-failureTest("a server that is told to stop waits no longer than it may", async (scene) => {
+hostTest("a server that is told to stop waits no longer than it may", async (scene) => {
   const server = await scene.server("--drain-timeout", "1s");
   const client = await scene.hostile(server);
   await client.establish();
