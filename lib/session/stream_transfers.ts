@@ -13,6 +13,10 @@ interface Pending {
   readonly target?: { readonly region: MemoryRegion; readonly offset: number };
   readonly length: number;
   received: number;
+  /** WRITE: all bytes have left. */
+  sent: boolean;
+  /** WRITE: the peer says that it has them. */
+  confirmed: boolean;
 }
 
 /** READs and WRITEs of a session's services: at most {@linkcode TRANSFERS} at once, the others wait in turn. */
@@ -30,7 +34,7 @@ export class StreamTransfers {
     length: number,
     remote: RemoteBuffer,
   ): Promise<void> {
-    return this.#run({ length }, (id) =>
+    return this.#run({ length }, (id, pending) =>
       this.writer.transfer({
         type: FrameType.WRITE,
         id,
@@ -40,6 +44,10 @@ export class StreamTransfers {
         source: "region" in source
           ? (offset, count) => this.memory.own(source.region, source.offset + offset, count)
           : source,
+        sent: () => {
+          pending.sent = true;
+          this.#completeWrite(id, pending);
+        },
       }));
   }
 
@@ -57,16 +65,18 @@ export class StreamTransfers {
   }
 
   /**
-   * The peer has taken a WRITE's bytes.
+   * The peer has taken a WRITE's bytes, or says so: what is to be sent must not be given back before
+   * it has left, or the rest would be read from whoever has the memory, or the descriptor, by then.
    *
    * @throws ProtocolError when there is no such WRITE
    */
   written(id: number): void {
     const pending = this.#pending.get(id);
-    if (!pending || pending.target) {
+    if (!pending || pending.target || pending.confirmed) {
       throw new ProtocolError("transfer", `WRITTEN ${id} to no WRITE`);
     }
-    this.#complete(id, pending);
+    pending.confirmed = true;
+    this.#completeWrite(id, pending);
   }
 
   /**
@@ -109,12 +119,18 @@ export class StreamTransfers {
 
   async #run(
     transfer: Pick<Pending, "length" | "target">,
-    begin: (id: number) => void,
+    begin: (id: number, pending: Pending) => void,
   ): Promise<void> {
-    const id = await this.#takeFree();
+    // Nothing may come between taking an id and waiting: abort() finds who waits.
+    let id = this.#takeFree();
+    while (id === undefined) {
+      await this.#turn();
+      id = this.#takeFree();
+    }
     const done = Promise.withResolvers<void>();
-    this.#pending.set(id, { ...transfer, done, received: 0 });
-    begin(id);
+    const pending = { ...transfer, done, received: 0, sent: false, confirmed: false };
+    this.#pending.set(id, pending);
+    begin(id, pending);
     await done.promise;
   }
 
@@ -124,6 +140,10 @@ export class StreamTransfers {
     return pending;
   }
 
+  #completeWrite(id: number, pending: Pending): void {
+    if (pending.sent && pending.confirmed) this.#complete(id, pending);
+  }
+
   #complete(id: number, { done }: Pending): void {
     this.#pending.delete(id);
     this.#free.push(id);
@@ -131,14 +151,15 @@ export class StreamTransfers {
     done.resolve();
   }
 
-  async #takeFree(): Promise<number> {
-    for (;;) {
-      if (this.#aborted) throw this.#aborted;
-      const id = this.#free.pop();
-      if (id !== undefined) return id;
-      const turn = Promise.withResolvers<void>();
-      this.#waiting.push(turn);
-      await turn.promise;
-    }
+  /** Undefined when all are taken. */
+  #takeFree(): number | undefined {
+    if (this.#aborted) throw this.#aborted;
+    return this.#free.pop();
+  }
+
+  #turn(): Promise<void> {
+    const turn = Promise.withResolvers<void>();
+    this.#waiting.push(turn);
+    return turn.promise;
   }
 }

@@ -19,7 +19,7 @@ export interface Outgoing {
   readonly length: number;
   /** Looked at for each segment, as memory may be given back meanwhile. */
   readonly source: ((offset: number, length: number) => Uint8Array) | FileRange | undefined;
-  /** Called when all of it is written. */
+  /** Called when all of it is written, and its source is not looked at any more. */
   readonly sent?: () => void;
 }
 

@@ -14,6 +14,7 @@ import type { ClientSession } from "../../lib/session/client_session.ts";
 import type { DataPathOptions } from "../../lib/session/data_path.ts";
 import { defaultLimits, type SessionLimits } from "../../lib/session/limits.ts";
 import type { ServiceAccess, ServiceDefinition } from "../../lib/session/service.ts";
+import { TRANSFERS } from "../../lib/session/transfers.ts";
 import { StreamDataPath } from "../../lib/session/stream_data_path.ts";
 import {
   type FrameHeader,
@@ -260,6 +261,25 @@ for (const [what, code, headers] of breaches) {
     assertEquals(await attack.failure(), code);
   });
 }
+
+Deno.test("a WRITE that its peer confirms too early is under way until all of it has left", async () => {
+  await using attack = await Attack.begin();
+  // More than sockets hold: the peer reads none of it.
+  using memory = new Memory(2 ** 25);
+  using region = attack.access.registerMemory(memory, []);
+  const remote = { address: 0, rkey: 1 };
+  let over = false;
+  const writing = attack.access.transfer(Opcode.WRITE, region, 0, memory.length, remote);
+  const rejected = assertRejects(() => writing.finally(() => over = true), VerbsealError);
+  const confirmation = { type: FrameType.WRITTEN, id: TRANSFERS - 1 };
+  await attack.send(confirmation);
+  await attack.send(confirmation);
+  assertEquals(await attack.failure(), "transfer", "the first is believed, the second is none");
+  assert(!over);
+  attack.peer.abort();
+  await attack.path.close();
+  await rejected;
+});
 
 Deno.test("a peer that begins more transfers than there may be: transfers", async () => {
   await using attack = await Attack.begin();
