@@ -138,6 +138,8 @@ export class ManagedServer implements Disposable {
     const token = encodeHex(connection.privateData.subarray(0, TOKEN_BYTES));
     const expected = this.#expected.get(token);
     if (expected) {
+      // It is for one: another request with the same token is a stranger's.
+      this.#expected.delete(token);
       connection.expected();
       return expected(connection);
     }
