@@ -42,8 +42,8 @@ export function declaredAttacks(): readonly DeclaredAttack[] {
 /** Declares an attack, and makes its tests. */
 export function attackTest<System>(attack: Attack<System>): void {
   const { mount, against, asRoot = false, ...row } = attack;
-  declared.push(row);
   if (attack.provider !== undefined && attack.provider !== provider.name) return;
+  declared.push(row);
   if (asRoot && !isRoot()) return;
   const name = `${row.rows.join(", ")}: the attacker ${row.attack}`;
   define(`${name}: fails`, async () => {
