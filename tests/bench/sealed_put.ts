@@ -49,6 +49,7 @@ async function besideScp(folder: string, size: number): Promise<Figure> {
       transport: "rdma, sealed",
       peer: "scp",
       unit: "MB/s",
+      leastRatio: 1,
       settings: `one file of ${size / MEGABYTE} MiB over loopback; MB of 2^20 bytes; both: from ` +
         `the program's start to its end and the file on the receiver's disk` +
         `${folder.startsWith(MEMORY) ? ", which is memory" : ""}; verbseal client put by ` +
