@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import { formatByteSize } from "../byte_size.ts";
 import { UsageError } from "../errors.ts";
+import { MESSAGE_MEMORY_SHARE } from "../session/admission.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
 import { MESSAGE_BYTES } from "../session/messenger.ts";
 import { byteSize, duration, type Parse, wholeNumber } from "./values.ts";
@@ -140,7 +141,7 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   messageClientsPerAddress: {
     flags: "--max-message-clients-per-address <count>",
-    text: "those from one address, or one IPv6 /64",
+    text: "those from one address, or one IPv6 /64, and of one certificate's names",
     parse: count,
   },
   messageMemory: {
@@ -176,13 +177,21 @@ export function limitsOf(values: Readonly<Record<string, unknown>>): Limits {
   const limits = Object.fromEntries(
     names.map((name) => [name, values[optionOf(name).attributeName()] as number]),
   ) as unknown as Limits;
-  const { lentBytes, registeredBytes, registeredBytesInAll } = limits;
+  const { lentBytes, registeredBytes, registeredBytesInAll, messageBytes, messageMemory } = limits;
   if (lentBytes > registeredBytes - MESSAGE_BYTES) {
     throw new UsageError(
       "limits",
       `--lent-memory of ${lentBytes} bytes and ${MESSAGE_BYTES} for messages are more than the ` +
         `${registeredBytes} that a session may register`,
       "raise --max-registered too",
+    );
+  }
+  if (messageBytes > messageMemory * MESSAGE_MEMORY_SHARE) {
+    throw new UsageError(
+      "limits",
+      `--max-message of ${messageBytes} bytes is more than the quarter of the ${messageMemory} that ` +
+        "one address may have plain clients' requests hold",
+      "raise --max-message-memory too",
     );
   }
   if (registeredBytes > registeredBytesInAll) {

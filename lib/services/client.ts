@@ -11,15 +11,17 @@ import type { ServiceDefinition } from "../session/service.ts";
 import { type Established, streamFields } from "../session/session_path.ts";
 import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
 import { StreamDataPath } from "../session/stream_data_path.ts";
+import type { DialData } from "../session/data_dialer.ts";
+import { TlsError } from "../errors.ts";
+import { warnOfUserSpaceTls } from "../session/user_space_tls.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial, dialerBackend } from "../tls/backend.ts";
-import { type Endpoint, endpointText, kernelText, type TlsConnection } from "../tls/connection.ts";
-import { type DataConnection, dataConnection, dataProtocol } from "../tls/data_connection.ts";
-import { kernelTlsRemedy } from "../tls/kernel_statistics.ts";
+import { type Endpoint, endpointText, type TlsConnection } from "../tls/connection.ts";
+import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
 import type { DialOptions, TlsSettings } from "../tls/options.ts";
 import type { OcspMode } from "../tls/revocation.ts";
 import { peerIdentity } from "../tls/peer_identity.ts";
-import type { Identity, Trust } from "../tls/trust.ts";
+import { believesKeysAlone, type Identity, type Trust } from "../tls/trust.ts";
 import { FileClient } from "./file_client.ts";
 import { MemoryClient } from "./memory.ts";
 import { MessageClient } from "./messages.ts";
@@ -93,7 +95,7 @@ export class Client implements AsyncDisposable {
           : undefined,
         streams: transports.includes("ktls")
           ? {
-            dial: (signal) => dialData(options, tls.peerAddress, signal),
+            dial: dataDialer(options, tls.peerAddress),
             openDataPath: (path) => new StreamDataPath(path, services, rekeyBytes),
           }
           : undefined,
@@ -102,9 +104,9 @@ export class Client implements AsyncDisposable {
         signal,
       }),
     );
-    warnOfUserSpace(session.agreed);
+    warnOfUserSpaceTls(log, session.agreed);
     warnOfUnsealed(session.agreed);
-    await logEstablished(session.agreed, server);
+    await logEstablished(session.agreed, options);
     return new Client(session, messages, memory, files, building.move());
   }
 
@@ -161,24 +163,30 @@ function dialOptions(
   };
 }
 
-/** @param peer the address that the session has reached: a name may have several */
-async function dialData(
-  options: ClientOptions,
-  peer: Endpoint,
-  signal: AbortSignal,
-): Promise<DataConnection> {
-  const { server: { hostname }, serverName = hostname } = options;
-  const data = { ...peer, serverName, protocol: dataProtocol, kernel: true, signal };
-  return dataConnection(await dial({ ...dialOptions(options), ...data }));
-}
+/** What a server says that speaks nothing of what the kernel can seal and open. */
+const nothingInCommon: ReadonlySet<string> = new Set(["version_refused", "no_common_cipher"]);
 
-/** Without the kernel a session works as well, but not as fast as who chose it expects. */
-function warnOfUserSpace(agreed: Established): void {
-  if (agreed.transport !== "ktls" || (agreed.kernel.send && agreed.kernel.receive)) return;
-  log.warning("this process seals ktls data itself, where the kernel does not", {
-    ktls: kernelText(agreed.kernel),
-    remedy: kernelTlsRemedy(agreed.handshake),
-  });
+/**
+ * Connects for data: by what the kernel can seal and open, or where the server does not speak that,
+ * by whatever both do.
+ *
+ * @param peer the address that the session has reached: a name may have several
+ */
+function dataDialer(options: ClientOptions, peer: Endpoint): DialData {
+  const { server: { hostname }, serverName = hostname } = options;
+  const data = { ...dialOptions(options), ...peer, serverName, protocol: dataProtocol };
+  let kernel: "preferred" | "allowed" = "preferred";
+  return async (signal) => {
+    try {
+      return dataConnection(await dial({ ...data, kernel, signal }));
+    } catch (error) {
+      const fallsBack = kernel === "preferred" && error instanceof TlsError &&
+        nothingInCommon.has(error.code);
+      if (!fallsBack) throw error;
+      kernel = "allowed";
+      return dataConnection(await dial({ ...data, kernel, signal }));
+    }
+  };
 }
 
 /** Both sides have asked for it; who did may have forgotten. */
@@ -197,19 +205,27 @@ function logSelection(wanted: string, selection: PortSelection): void {
 }
 
 /** Whom a client has met over ktls is worth a line, as it is to the server. */
-async function logEstablished(agreed: Established, server: Endpoint): Promise<void> {
+async function logEstablished(
+  agreed: Established,
+  { server, trust }: ClientOptions,
+): Promise<void> {
   log[agreed.transport === "ktls" ? "info" : "debug"]("session established", {
     session: agreed.session,
     server: endpointText(server),
-    ...await establishedFacts(agreed),
+    ...await establishedFacts(agreed, trust),
   });
 }
 
 /** What carries the session's data. */
-async function establishedFacts(agreed: Established): Promise<Record<string, unknown>> {
+async function establishedFacts(
+  agreed: Established,
+  trust: Trust,
+): Promise<Record<string, unknown>> {
   if (agreed.transport === "ktls") {
     const { subject, issuer } = await peerIdentity(agreed.peerCertificates[0]!);
-    return { ...streamFields(agreed), subject, issuer, verified: "yes" };
+    // Whose key is known may say anything of itself.
+    const verified = believesKeysAlone(trust) ? "key only" : "yes";
+    return { ...streamFields(agreed), subject, issuer, verified };
   }
   const { transport, local, remote, choices } = agreed;
   return {

@@ -6,6 +6,7 @@ import { Breather } from "../rdma/breather.ts";
 import type { Admission, MessageClientPlace } from "../session/admission.ts";
 import type { Omitted } from "../session/counted_reports.ts";
 import type { Limits } from "../session/limits.ts";
+import { FRAGMENT_BYTES } from "../session/messenger.ts";
 import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
 import { TokenBucket } from "../session/token_bucket.ts";
@@ -101,13 +102,16 @@ export class MessageConnection {
     } catch (error) {
       const why = this.#cut ?? error;
       const reason = why instanceof VerbsealError ? why.code : "internal";
-      const omitted = why instanceof LimitError ? this.#limitHit(reason, "refused") : {};
-      return omitted && { reason, detail: errorText(why), ...omitted };
+      const action = this.#accepted ? "ended" : "refused";
+      const omitted = why instanceof LimitError ? this.#limitHit(reason, action) : {};
+      // Who was accepted has a line of the end, too.
+      if (!omitted && !this.#accepted) return undefined;
+      return { reason, detail: errorText(why), ...omitted };
     }
   }
 
   /** Gives what to add to a log line; undefined when there have been too many. */
-  #limitHit(limit: string, action: "refused" | "slowed"): Omitted | undefined {
+  #limitHit(limit: string, action: "refused" | "ended" | "slowed"): Omitted | undefined {
     const omitted = this.#context.admission.reports.count(limit);
     if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
     return omitted;
@@ -139,7 +143,7 @@ export class MessageConnection {
     );
     const { hostname } = this.#incoming.peerAddress;
     this.#place = this.#admitted.use(
-      admission.messageClient(hostname, this.#client.quota(limits)),
+      admission.messageClient(hostname, this.#client.quota(limits.messageClientsPerAddress)),
     );
     await this.#audit.admitted(services);
     await this.#audit.record("accepted", { service: "messages" });
@@ -190,7 +194,7 @@ export class MessageConnection {
     const writing: Promise<void>[] = [];
     try {
       for (const request of requests.requests()) {
-        rate.spend();
+        rate.spend(Math.ceil(request.bytes.length / FRAGMENT_BYTES));
         const answer = answerTo(request, this.#usage);
         for (let at = 0; at < answer.length; at += PART_BYTES) {
           writing.push(tls.write(answer.subarray(at, at + PART_BYTES)));

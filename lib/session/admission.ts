@@ -19,7 +19,7 @@ interface Account {
 const HANDSHAKE_SHARE = 1 / 4;
 
 /** And this part of what requests of plain clients may hold. */
-const HELD_SHARE = 1 / 4;
+export const MESSAGE_MEMORY_SHARE = 1 / 4;
 
 /** Accounts kept at most: beyond that the idle ones go, and an attacker's addresses cost no more memory. */
 const MAX_ACCOUNTS = 65536;
@@ -199,7 +199,7 @@ export class Admission {
   #hold(account: Account, change: number): void {
     const { messageMemory } = this.limits;
     const full = this.#heldBytes + change > messageMemory ||
-      account.heldBytes + change > messageMemory * HELD_SHARE;
+      account.heldBytes + change > messageMemory * MESSAGE_MEMORY_SHARE;
     if (change > 0 && full) {
       throw new LimitError(
         "message_memory",

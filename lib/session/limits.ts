@@ -42,14 +42,15 @@ export interface Limits {
   /** Connections at once of the message service for plain TLS clients. 5000: each costs memory for TLS, and nothing of a device. */
   readonly messageClients: number;
   /**
-   * The same from one address (IPv6: from one /64). 1250: four hostile hosts are needed to take all
-   * places there are.
+   * The same from one address (IPv6: from one /64), and of one certificate's subject and names. 1250:
+   * four hostile hosts are needed to take all places there are.
    */
   readonly messageClientsPerAddress: number;
   /**
    * Bytes that requests of those clients hold until they have come in full and are answered, of all
    * together, a quarter of them from one address. 256 MiB: each request may be as long as a message,
-   * and all of them at once would take 5 GiB. Shorter ones than a KiB count for nothing.
+   * and all of them at once would take 5 GiB. Shorter ones than a KiB count for nothing; the answer to
+   * REVERSE takes as much again while it is read.
    */
   readonly messageMemory: number;
   /** Bytes of the region that the memory service lends to a session. 1 MiB, a part of {@linkcode registeredBytes}. */

@@ -42,6 +42,7 @@ import { SessionClient } from "./session_client.ts";
 import type { ConnectQueuePair } from "./session_queue_pair.ts";
 import { type Established, type SessionPath, streamFields } from "./session_path.ts";
 import type { SessionUsage } from "./usage.ts";
+import { warnOfUserSpaceTls } from "./user_space_tls.ts";
 
 const log = logger("session");
 
@@ -91,6 +92,11 @@ export class ServerSession {
       agreed = await this.#establish();
       if (!agreed) return;
       this.#logEstablished(agreed, peer);
+      warnOfUserSpaceTls(
+        log,
+        agreed,
+        () => this.#context.admission.reports.count("user_space_tls"),
+      );
       await this.#audit.record("accepted", { ...this.#claims, ...this.#facts(agreed) });
       outcome = { reason: await this.#serve() };
     } catch (error) {
@@ -294,7 +300,7 @@ export class ServerSession {
       ? this.#chooseQueuePair(offers, services, localAddress)
       : { transport, services };
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, {
-      quota: this.#client.quota(limits),
+      quota: this.#client.quota(limits.clientsPerIdentity),
       registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
       device: this.#port,
     }));

@@ -16,7 +16,6 @@ import {
   peerIdentity,
 } from "../tls/peer_identity.ts";
 import type { SessionQuota } from "./admission.ts";
-import type { Limits } from "./limits.ts";
 
 /** Who a session's client is, and what it may do: decided once, for the life of the session. */
 export class SessionClient {
@@ -69,13 +68,14 @@ export class SessionClient {
     return allowed;
   }
 
-  /** Clients without certificate have no identity to count by, unless the policy says so. */
-  quota({ clientsPerIdentity }: Limits): SessionQuota {
-    const unless = this.#identity ? clientsPerIdentity : Infinity;
-    return {
-      identity: this.name,
-      sessions: this.#allows.sessions ?? unless,
-    };
+  /**
+   * Clients without certificate have no identity to count by, unless the policy says so.
+   *
+   * @param usual of one identity, where the policy says nothing
+   */
+  quota(usual: number): SessionQuota {
+    const sessions = this.#allows.sessions ?? (this.#identity ? usual : Infinity);
+    return { identity: this.name, sessions };
   }
 
   /** It has shown no certificate. */

@@ -147,7 +147,7 @@ export const rejections = {
   unsupported_certificate: "it was not issued for this use",
   certificate_revoked: "it has been revoked",
   certificate_expired: "it or its revocation list has expired, or is not valid yet",
-  certificate_unknown: undefined,
+  certificate_unknown: "its authority does not know it, or something else is wrong with it",
   unknown_ca: "its authorities are not trusted there, or cannot be checked",
   bad_certificate_status_response: "its stapled OCSP response is of no use",
 } as const;

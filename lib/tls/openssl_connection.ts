@@ -86,7 +86,11 @@ export class TlsSocket implements Disposable {
     const ssl = libssl().SSL_new(context);
     if (ssl === null) {
       release[Symbol.dispose]();
-      throw new TlsError("openssl", "OpenSSL has no room for a connection");
+      throw new TlsError(
+        "openssl",
+        "OpenSSL has no memory for another connection",
+        "let the process have more, or fewer clients: see --max-clients and --max-message-clients",
+      );
     }
     libssl().SSL_set_fd(ssl, descriptor);
     return new TlsSocket(ssl, descriptor, release);

@@ -10,7 +10,7 @@ import type { TlsSettings } from "./options.ts";
 import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
 import { isPkcs11Uri } from "./pkcs11_uri.ts";
 import { openTokenKey } from "./token_key.ts";
-import type { Identity, Trust } from "./trust.ts";
+import { believesKeysAlone, type Identity, type Trust } from "./trust.ts";
 import { CryptoObject } from "./x509.ts";
 
 /** Suites with forward secrecy and authenticated encryption: of TLS 1.3, and of TLS 1.2 (RFC 9325, section 4.2). */
@@ -102,16 +102,16 @@ export class TlsContext implements Disposable {
   static client(
     options: ContextOptions & {
       readonly trust: Trust | undefined;
-      readonly kernel?: boolean | undefined;
+      readonly kernel?: "preferred" | "allowed" | undefined;
     },
   ): TlsContext {
     const context = new TlsContext("client", options);
     try {
-      if (options.kernel) context.#letKernelSeal(options.settings);
+      if (options.kernel) context.#letKernelSeal();
+      if (options.kernel === "preferred") context.#offerKernelSuites(options.settings);
       const { trust } = options;
       if (trust) context.#believe(trust);
-      const pinned = trust?.authorities.length === 0 && (trust.pins ?? []).length > 0;
-      const verify = !trust || pinned ? verifyPinned() : verifyAuthorities();
+      const verify = !trust || believesKeysAlone(trust) ? verifyPinned() : verifyAuthorities();
       libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify.pointer);
       return context;
     } catch (error) {
@@ -140,9 +140,12 @@ export class TlsContext implements Disposable {
     if (identity) this.#present(identity);
   }
 
-  /** OpenSSL before 3.2 has the kernel open records of TLS 1.2 only; so that, where it is allowed. */
-  #letKernelSeal({ minVersion, ciphers = kernelCiphers }: TlsSettings = {}): void {
+  #letKernelSeal(): void {
     libssl().SSL_CTX_set_options(this.pointer, BigInt(SSL.SSL_OP_ENABLE_KTLS));
+  }
+
+  /** OpenSSL before 3.2 has the kernel open records of TLS 1.2 only; so that, where it is allowed. */
+  #offerKernelSuites({ minVersion, ciphers = kernelCiphers }: TlsSettings = {}): void {
     const sealing = kernelCiphers.filter((name) =>
       ciphers.includes(name) && (minVersion !== "1.3" || name.startsWith("TLS_"))
     );

@@ -75,22 +75,27 @@ export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
 
 /** The same where only the key counts. */
 export const verifyPinned: () => VerifyCallback = once((ok, context) => {
-  if (ok === 1) return verifyLeaf(context);
+  // Another key says more than whatever else is wrong with the certificate.
+  if (ok === 1 || (isLeaf(context) && !isPinned(context))) return verifyLeaf(context);
   const error = libcrypto().X509_STORE_CTX_get_error(context);
   return immaterialToPins.includes(error) ? 1 : refuse(context);
 });
 
 /** Each chain ends with the question about the leaf that nothing else speaks against. */
 function verifyLeaf(context: Deno.PointerValue): number {
-  const { pins = [], knownRefusal } = checks;
+  const { knownRefusal } = checks;
   if (!isLeaf(context)) return 1;
   const known = knownRefusal && refusalOf(context, knownRefusal);
   if (known) return refuse(context, refusalErrors[known]);
-  if (pins.length === 0 || pins.includes(pinOf(publicKeyOf(currentCertificate(context))))) return 1;
-  return refuse(context, X509_V.X509_V_ERR_CERT_REJECTED);
+  return isPinned(context) ? 1 : refuse(context, X509_V.X509_V_ERR_CERT_REJECTED);
 }
 
-/** Each has the alert of its own that RFC 8446, section 6.2, gives it. */
+function isPinned(context: Deno.PointerValue): boolean {
+  const { pins = [] } = checks;
+  return pins.length === 0 || pins.includes(pinOf(publicKeyOf(currentCertificate(context))));
+}
+
+/** Libssl answers the first with the alert certificate_revoked, the second with certificate_unknown. */
 const refusalErrors = {
   revoked: X509_V.X509_V_ERR_CERT_REVOKED,
   unknown: X509_V.X509_V_ERR_OCSP_CERT_UNKNOWN,

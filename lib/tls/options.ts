@@ -32,8 +32,11 @@ export interface DialOptions extends Endpoint {
   readonly serverName?: string;
   /** Protocol for ALPN, `verbseal/1` unless told. */
   readonly protocol?: string;
-  /** Lets the kernel seal and open records, where it can (kTLS): with AES-256-GCM. */
-  readonly kernel?: boolean;
+  /**
+   * Lets the kernel seal and open records (kTLS). `preferred` offers nothing but what it can do both
+   * of, if the settings leave anything of that; `allowed` has it do what it can of what is agreed on.
+   */
+  readonly kernel?: "preferred" | "allowed";
   readonly settings?: TlsSettings;
   /** How long looking up the host, connecting and the handshake may take, in seconds. */
   readonly handshakeSeconds: number;

@@ -22,6 +22,11 @@ export interface Trust {
   readonly pins?: readonly string[];
 }
 
+/** Whether who has a pinned key is believed whatever its certificate says of it. */
+export function believesKeysAlone({ authorities, pins = [] }: Trust): boolean {
+  return authorities.length === 0 && pins.length > 0;
+}
+
 const makeOne = "Create certificates with verbseal certs init";
 
 /** A certificate and its key, as they are in files and as objects. */

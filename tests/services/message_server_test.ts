@@ -187,6 +187,20 @@ messageTest(
   { messageMemory: 4 * 65_536 },
 );
 
+messageTest(
+  "each client that was served has a line of its end, however many hit a limit",
+  async (scene) => {
+    const clients = await Promise.all(Array.from({ length: 30 }, () => scene.client()));
+    for (const client of clients) assertEquals(await client.ask("ECHO", "here"), "here");
+    const part = message("ECHO", encode("x".repeat(3000))).subarray(0, 2000);
+    await Promise.all(clients.map((client) => client.write(part)));
+    for (const client of clients) {
+      assertEquals((await scene.ended(client)).reason, "message_memory");
+    }
+  },
+  { messageMemory: 4096 },
+);
+
 messageTest("connections beyond the rate of an address are refused", async (scene) => {
   const first = await scene.client();
   using second = await scene.tcp();

@@ -28,7 +28,7 @@ export interface TlsPair<Connection = TlsConnection> extends Disposable {
 export async function dataPair(): Promise<TlsPair<DataConnection>> {
   const pair = await tlsPair({ protocols: [dataProtocol], kernelProtocol: dataProtocol }, {
     protocol: dataProtocol,
-    kernel: true,
+    kernel: "preferred",
   });
   return { ...pair, near: dataConnection(pair.near), far: dataConnection(pair.far) };
 }

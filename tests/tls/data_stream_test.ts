@@ -31,7 +31,7 @@ async function streams(): Promise<[OpensslConnection, OpensslConnection]> {
     ...listener.address,
     trust,
     protocol,
-    kernel: true,
+    kernel: "preferred",
     handshakeSeconds: 5,
   });
   const { value: incoming } = await accepting.next();
