@@ -57,14 +57,7 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: async (directory) => testInGuest(directory, 2700, await testFiles(/^tests\/vm\/[^/]+$/)),
-};
-
-const device: Part = {
-  name: "device",
-  needs: PACKAGES.guest,
-  why: "to boot guests",
-  run: async (directory) => testInGuest(directory, 2700, await providerTests()),
+  run: (directory) => testInGuest(directory, 2700),
 };
 
 const wire: Part = {
@@ -84,17 +77,20 @@ const container: Part = {
 /** Parts one after the other. */
 type Lane = readonly Part[];
 
-/** Lanes beside each other: none takes both processors of a small machine, and much of each is waiting. */
+/** Lanes beside each other. */
 type Step = readonly Lane[];
 
 const alone = (part: Part): Step => [[part]];
+/** Much of each is waiting. A guest beside another would keep both processors of a small machine busy. */
 const onThisMachine: Step = [[host], [sessions, openssl]];
-const inGuests: Step = [[guest], [device]];
 
 const SELECTIONS: Record<string, readonly Step[]> = {
-  all: [alone(check), alone(executable), onThisMachine, inGuests, [[wire], [container]]],
+  all: [
+    ...[alone(check), alone(executable), onThisMachine],
+    ...[alone(guest), alone(wire), alone(container)],
+  ],
   host: [alone(check), alone(executable), onThisMachine],
-  vm: [alone(executable), inGuests, alone(wire)],
+  vm: [alone(executable), alone(guest), alone(wire)],
   container: [alone(executable), alone(container)],
 };
 
@@ -146,12 +142,9 @@ async function testFilesHere(
   return judge({ files, status, output, junit: await readIfThere(junit) });
 }
 
-/** Runs test files in a guest of their own. */
-async function testInGuest(
-  directory: string,
-  seconds: number,
-  files: string[],
-): Promise<Report> {
+/** Runs the guest's own tests and those that are about a provider, in one guest. */
+async function testInGuest(directory: string, seconds: number): Promise<Report> {
+  const files = [...await testFiles(/^tests\/vm\/[^/]+$/), ...await providerTests()];
   await fetchModules(...files);
   const options = "-A --no-check --cached-only --junit-path=/results/junit.xml";
   const names = files.map((file) => `'${file}'`).join(" ");
@@ -189,8 +182,9 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 
 /** What is decided, written or moved without a queue pair is the same with either provider. */
 const SAME_WITH_EITHER = new RegExp(
-  "^tests/(vm/|tls/|cli/|security/|services/unfinished_files|attacks/(impersonation|privileges)_" +
-    "|session/(audit|identity|ktls_sessions|policy|refusals|sealing|session_limits|stream_data_path)_)",
+  "^tests/(vm/|tls/|cli/|security/|services/(unfinished_files|file_refusals)" +
+    "|attacks/(impersonation|privileges)_|session/(audit|bad_exchange|identity|ktls_sessions|policy" +
+    "|refusals|sealing|session_limits|stream_data_path)_)",
 );
 
 /** Whether a test file, relative to the repository, shows nothing in the guest that it does not show here. */
