@@ -1,4 +1,5 @@
 /** The compiled program, run as its users run it. */
+import { EXECUTABLE } from "../.ci/compile.ts";
 import { assertEquals } from "@std/assert";
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { join } from "node:path";
@@ -8,7 +9,7 @@ import { provider } from "./provider.ts";
 import { tlsArguments } from "./tls_backend.ts";
 
 /** Path of the compiled program. */
-export const executable = Deno.env.get("VERBSEAL") ?? "build/verbseal";
+export const executable = Deno.env.get("VERBSEAL") ?? EXECUTABLE;
 
 /** How a run of the program ended. */
 export interface Run {
