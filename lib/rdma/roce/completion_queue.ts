@@ -2,8 +2,8 @@ import { ibvWc, WC_STATUS_NAMES, type WcStatusName } from "../../../ffi/libibver
 import { type CompletionQueue, WorkCompletions } from "../completion_queue.ts";
 import { DisposedError } from "../disposed_error.ts";
 
-/** Completions taken by one poll. */
-const BATCH = 32;
+/** Completions taken by one poll: few, as sessions of a thread take turns, and some never have fewer. */
+const BATCH = 8;
 
 const stride = ibvWc.size / 4;
 const wrIdWord = ibvWc.offset("wr_id") / 4;

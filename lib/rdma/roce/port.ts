@@ -9,8 +9,11 @@ import { Packet } from "./headers.ts";
 import { drawUnused, RegionTable } from "./memory_region.ts";
 import { MESSAGE_SLOT_BYTES, ReceiveBatch, TransmitBatch, type Wire } from "./wire.ts";
 
-/** Packets that a queue pair sends in its turn. */
-const TURN_PACKETS = 64;
+/**
+ * Packets that a queue pair sends in its turn: as many of the largest as make one message of the
+ * socket. One that has much to send does not have those wait longer that have little.
+ */
+const TURN_PACKETS = 16;
 
 /** Packets that a port sends before it looks again what has arrived. */
 const PROGRESS_PACKETS = 128;
