@@ -55,8 +55,8 @@ export class Scene implements AsyncDisposable {
     return this.server.log.filter((line) => isEnd(line) && line.peer === peer);
   }
 
-  /** The session's one log line. */
-  async ended(peer: string, milliseconds = 5000): Promise<LogLine> {
+  /** The session's one log line: at the latest when nobody has replaced a queue pair in time. */
+  async ended(peer: string, milliseconds = (HANDSHAKE + 1) * 1000): Promise<LogLine> {
     const line = this.server.logged((line) => isEnd(line) && line.peer === peer);
     return await deadline(line, milliseconds);
   }
