@@ -292,6 +292,8 @@ verbsTest("a server that cannot write its log lets nobody in, and does nothing",
   await using workspace = await Workspace.create();
   await using server = await RunningServer.start(workspace, auditing);
   await using client = await openClient(workspace, server);
+  // All lines of what has been are on disk when the server answers.
+  await client.session.during(client.memory.write(client.session, 0, new Uint8Array(1)));
   // Its folder cannot take the new file that the moved one asks for.
   await Deno.rename(workspace.file("audit.jsonl"), workspace.file("moved"));
   await Deno.mkdir(workspace.file("audit.jsonl"));

@@ -13,7 +13,7 @@ function connectionTest(
   test: (connection: ControlConnection, peer: TlsConnection, pair: TlsPair) => Promise<void>,
 ): void {
   Deno.test(name, async () => {
-    using pair = await tlsPair();
+    await using pair = await tlsPair();
     await test(new ControlConnection(pair.near), pair.far, pair);
   });
 }

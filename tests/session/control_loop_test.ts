@@ -21,7 +21,7 @@ function loopTest(
   test: (ends: Ends) => Promise<void>,
 ): void {
   Deno.test(name, async () => {
-    using pair = await tlsPair();
+    await using pair = await tlsPair();
     const own = new ControlConnection(pair.near);
     const peer = new ControlConnection(pair.far);
     await test({

@@ -7,7 +7,7 @@ import { tlsPair } from "./tls_pair.ts";
 
 for (const lost of ["SECRET", "HELLO"]) {
   Deno.test(`a SECRET is wiped also when its connection is lost as ${lost} is sent`, async () => {
-    using pair = await tlsPair();
+    await using pair = await tlsPair();
     const connection = new ControlConnection(pair.near);
     connection.sendFrame = ({ name }) =>
       name === lost ? Promise.reject(new TlsError("connection_lost", "lost")) : Promise.resolve();

@@ -1,5 +1,4 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { idle } from "../../ffi/epoll.ts";
 import { encodeJoin, JOIN_BYTES, JoinTokens } from "../../lib/control/join.ts";
 import { KeySchedule } from "../../lib/control/keys.ts";
 import { IntegrityError, ProtocolError, TlsError } from "../../lib/errors.ts";
@@ -10,7 +9,7 @@ import type { DataConnection } from "../../lib/tls/data_connection.ts";
 import { dataPair, type TlsPair } from "./tls_pair.ts";
 
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
-(await dataPair())[Symbol.dispose]();
+await (await dataPair())[Symbol.asyncDispose]();
 
 const session = "A".repeat(22);
 
@@ -38,8 +37,7 @@ class Scene implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const pair of this.#pairs) pair[Symbol.dispose]();
-    await idle();
+    await Promise.all(this.#pairs.map((pair) => pair[Symbol.asyncDispose]()));
   }
 }
 

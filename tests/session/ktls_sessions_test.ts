@@ -22,7 +22,7 @@ import { clientIdentity } from "../tls/client_certificate.ts";
 import { dataPair } from "./tls_pair.ts";
 
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
-(await dataPair())[Symbol.dispose]();
+await (await dataPair())[Symbol.asyncDispose]();
 
 const ktls = { transports: ["ktls"] } as const;
 

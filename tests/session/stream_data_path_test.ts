@@ -27,7 +27,7 @@ import { randomFile, sha256 } from "../program.ts";
 import { dataPair } from "./tls_pair.ts";
 
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
-(await dataPair())[Symbol.dispose]();
+await (await dataPair())[Symbol.asyncDispose]();
 
 const MESSAGE_BYTES = 2 ** 20;
 const LENT_BYTES = 2 ** 20;
@@ -55,7 +55,7 @@ class Scene implements AsyncDisposable {
       Promise.try(() => this.server.request(service, body)),
     repeating: (work: () => Promise<unknown>) => work(),
   } as unknown as ClientSession;
-  readonly #pairs: Disposable[] = [];
+  readonly #pairs: AsyncDisposable[] = [];
 
   private constructor(limits: Partial<SessionLimits>) {
     this.server = new StreamDataPath(
@@ -79,7 +79,7 @@ class Scene implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([this.client.close(), this.server.close()]);
-    for (const pair of this.#pairs) pair[Symbol.dispose]();
+    await Promise.all(this.#pairs.map((pair) => pair[Symbol.asyncDispose]()));
     this.#root[Symbol.dispose]();
     await Deno.remove(this.directory, { recursive: true });
   }
@@ -154,7 +154,7 @@ class Attack implements AsyncDisposable {
 
   private constructor(
     readonly peer: DataConnection,
-    private readonly end: Disposable,
+    private readonly end: AsyncDisposable,
     private readonly near: DataConnection,
   ) {
     const definition: ServiceDefinition = {
@@ -192,7 +192,7 @@ class Attack implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.path.close();
-    this.end[Symbol.dispose]();
+    await this.end[Symbol.asyncDispose]();
     this.memory[Symbol.dispose]();
   }
 }

@@ -1,3 +1,4 @@
+import { idle } from "../../ffi/epoll.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { TlsConnection } from "../../lib/tls/connection.ts";
 import { dial, listen } from "../../lib/tls/backend.ts";
@@ -18,8 +19,8 @@ const trust = { authorities: [certificates.ca.certificate] };
 listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
 TlsContext.client({ trust })[Symbol.dispose]();
 
-/** Two ends of a TLS connection over loopback; closed at once when disposed. */
-export interface TlsPair<Connection = TlsConnection> extends Disposable {
+/** Two ends of a TLS connection over loopback; closed at once when disposed, and waited for by nobody then. */
+export interface TlsPair<Connection = TlsConnection> extends AsyncDisposable {
   readonly near: Connection;
   readonly far: Connection;
 }
@@ -60,9 +61,10 @@ export async function tlsPair(
   return {
     near,
     far,
-    [Symbol.dispose]() {
+    async [Symbol.asyncDispose]() {
       near.abort();
       far.abort();
+      await idle();
     },
   };
 }

@@ -14,7 +14,7 @@ const REKEY_BYTES = 32 * 2 ** 20;
 const { success } = await new Deno.Command("modprobe", { args: ["tls"] }).output();
 assert(success, "the kernel has its module tls");
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
-(await dataPair())[Symbol.dispose]();
+await (await dataPair())[Symbol.asyncDispose]();
 
 /** What the kernel has counted meanwhile. */
 function countedSince(before: Readonly<Record<string, number>>, name: string): number {
