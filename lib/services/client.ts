@@ -1,8 +1,10 @@
 import type { Connect, Seal, Transport } from "../control/messages.ts";
+import { TlsError } from "../errors.ts";
 import type { Device } from "../rdma/device.ts";
 import type { PortSelection } from "../rdma/port_selection.ts";
 import { openDevice, providerOf, selectPort } from "../rdma/provider.ts";
 import { type ClientQueuePairs, ClientSession } from "../session/client_session.ts";
+import type { DialData } from "../session/data_dialer.ts";
 import type { PortChoice, QueuePairPath, QueuePairPathOptions } from "../session/data_path.ts";
 import { LocalDataPath } from "../session/local_data_path.ts";
 import { checkManageable, managedClient } from "../session/managed_connection.ts";
@@ -11,8 +13,6 @@ import type { ServiceDefinition } from "../session/service.ts";
 import { type Established, streamFields } from "../session/session_path.ts";
 import { connectByTls, type ConnectQueuePair } from "../session/session_queue_pair.ts";
 import { StreamDataPath } from "../session/stream_data_path.ts";
-import type { DialData } from "../session/data_dialer.ts";
-import { TlsError } from "../errors.ts";
 import { warnOfUserSpaceTls } from "../session/user_space_tls.ts";
 import { logger } from "../telemetry/log.ts";
 import { dial, dialerBackend } from "../tls/backend.ts";
@@ -176,15 +176,17 @@ function dataDialer(options: ClientOptions, peer: Endpoint): DialData {
   const { server: { hostname }, serverName = hostname } = options;
   const data = { ...dialOptions(options), ...peer, serverName, protocol: dataProtocol };
   let kernel: "preferred" | "allowed" = "preferred";
+  const connect = async (signal: AbortSignal) =>
+    dataConnection(await dial({ ...data, kernel, signal }));
   return async (signal) => {
     try {
-      return dataConnection(await dial({ ...data, kernel, signal }));
+      return await connect(signal);
     } catch (error) {
       const fallsBack = kernel === "preferred" && error instanceof TlsError &&
         nothingInCommon.has(error.code);
       if (!fallsBack) throw error;
       kernel = "allowed";
-      return dataConnection(await dial({ ...data, kernel, signal }));
+      return await connect(signal);
     }
   };
 }

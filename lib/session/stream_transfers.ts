@@ -4,11 +4,11 @@ import { FrameType } from "./stream_frames.ts";
 import type { StreamMemory } from "./stream_memory.ts";
 import type { StreamWriter } from "./stream_writer.ts";
 import type { FileRange, RemoteBuffer } from "./service.ts";
+import { Slots } from "./slots.ts";
 import { TRANSFERS } from "./transfers.ts";
 
 /** A transfer of our own that the peer has not finished. */
 interface Pending {
-  readonly done: PromiseWithResolvers<void>;
   /** READ: where the bytes go, and how many have come. */
   readonly target?: { readonly region: MemoryRegion; readonly offset: number };
   readonly length: number;
@@ -21,10 +21,8 @@ interface Pending {
 
 /** READs and WRITEs of a session's services: at most {@linkcode TRANSFERS} at once, the others wait in turn. */
 export class StreamTransfers {
-  readonly #free = Array.from({ length: TRANSFERS }, (_, id) => id);
+  readonly #slots = new Slots(TRANSFERS);
   readonly #pending = new Map<number, Pending>();
-  readonly #waiting: PromiseWithResolvers<void>[] = [];
-  #aborted: Error | undefined;
 
   constructor(private readonly memory: StreamMemory, private readonly writer: StreamWriter) {}
 
@@ -105,33 +103,24 @@ export class StreamTransfers {
   /** All bytes of the segment are there. */
   taken(id: number): void {
     const pending = this.#reading(id);
-    if (pending.received === pending.length) this.#complete(id, pending);
+    if (pending.received === pending.length) this.#complete(id);
   }
 
   /** The session ends: all transfers under way and waiting are rejected. */
   abort(reason: Error): void {
-    this.#aborted = reason;
-    for (const { done } of this.#pending.values()) done.reject(reason);
-    for (const { reject } of this.#waiting) reject(reason);
     this.#pending.clear();
-    this.#waiting.length = 0;
+    this.#slots.abort(reason);
   }
 
-  async #run(
+  #run(
     transfer: Pick<Pending, "length" | "target">,
     begin: (id: number, pending: Pending) => void,
   ): Promise<void> {
-    // Nothing may come between taking an id and waiting: abort() finds who waits.
-    let id = this.#takeFree();
-    while (id === undefined) {
-      await this.#turn();
-      id = this.#takeFree();
-    }
-    const done = Promise.withResolvers<void>();
-    const pending = { ...transfer, done, received: 0, sent: false, confirmed: false };
-    this.#pending.set(id, pending);
-    begin(id, pending);
-    await done.promise;
+    return this.#slots.run((id) => {
+      const pending = { ...transfer, received: 0, sent: false, confirmed: false };
+      this.#pending.set(id, pending);
+      begin(id, pending);
+    });
   }
 
   #reading(id: number): Pending {
@@ -141,25 +130,11 @@ export class StreamTransfers {
   }
 
   #completeWrite(id: number, pending: Pending): void {
-    if (pending.sent && pending.confirmed) this.#complete(id, pending);
+    if (pending.sent && pending.confirmed) this.#complete(id);
   }
 
-  #complete(id: number, { done }: Pending): void {
+  #complete(id: number): void {
     this.#pending.delete(id);
-    this.#free.push(id);
-    this.#waiting.shift()?.resolve();
-    done.resolve();
-  }
-
-  /** Undefined when all are taken. */
-  #takeFree(): number | undefined {
-    if (this.#aborted) throw this.#aborted;
-    return this.#free.pop();
-  }
-
-  #turn(): Promise<void> {
-    const turn = Promise.withResolvers<void>();
-    this.#waiting.push(turn);
-    return turn.promise;
+    this.#slots.complete(id);
   }
 }

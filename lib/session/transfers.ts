@@ -2,6 +2,7 @@ import type { MemoryRegion } from "../rdma/memory_region.ts";
 import type { QueuePair } from "../rdma/queue_pair.ts";
 import { type Opcode, SendFlag, SendWorkRequests } from "../rdma/work_request.ts";
 import type { RemoteBuffer } from "./service.ts";
+import { Slots } from "./slots.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
 /** READs and WRITEs, and changes of memory windows, that a session has outstanding at most. */
@@ -13,10 +14,7 @@ export const TRANSFERS = 16;
  */
 export class Transfers {
   readonly #requests = new SendWorkRequests(TRANSFERS);
-  readonly #free = Array.from({ length: TRANSFERS }, (_, slot) => slot);
-  readonly #pending = new Map<number, PromiseWithResolvers<void>>();
-  readonly #waiting: PromiseWithResolvers<void>[] = [];
-  #aborted: Error | undefined;
+  readonly #slots = new Slots(TRANSFERS);
 
   constructor(private readonly queuePair: QueuePair) {}
 
@@ -36,55 +34,19 @@ export class Transfers {
   }
 
   /** Resolves when a signalled request has completed; rejects when the session ends before. */
-  async run(
-    prepare: (requests: SendWorkRequests, slot: number, wrId: number) => void,
-  ): Promise<void> {
-    // Nothing may come between taking a slot and waiting for its completion: abort() finds who waits.
-    let slot = this.#takeSlot();
-    while (slot === undefined) {
-      await this.#turn();
-      slot = this.#takeSlot();
-    }
-    try {
+  run(prepare: (requests: SendWorkRequests, slot: number, wrId: number) => void): Promise<void> {
+    return this.#slots.run((slot) => {
       prepare(this.#requests, slot, WorkRequestId.transfer(slot));
       this.queuePair.postSend(this.#requests, slot);
-    } catch (error) {
-      this.#giveSlotBack(slot);
-      throw error;
-    }
-    const done = Promise.withResolvers<void>();
-    this.#pending.set(slot, done);
-    await done.promise;
+    });
   }
 
   completed(slot: number): void {
-    this.#pending.get(slot)?.resolve();
-    this.#pending.delete(slot);
-    this.#giveSlotBack(slot);
+    this.#slots.complete(slot);
   }
 
   /** The session ends: all transfers under way and waiting are rejected. */
   abort(reason: Error): void {
-    this.#aborted = reason;
-    for (const { reject } of [...this.#pending.values(), ...this.#waiting]) reject(reason);
-    this.#pending.clear();
-    this.#waiting.length = 0;
-  }
-
-  #giveSlotBack(slot: number): void {
-    this.#free.push(slot);
-    this.#waiting.shift()?.resolve();
-  }
-
-  /** Undefined when all are taken. */
-  #takeSlot(): number | undefined {
-    if (this.#aborted) throw this.#aborted;
-    return this.#free.pop();
-  }
-
-  #turn(): Promise<void> {
-    const turn = Promise.withResolvers<void>();
-    this.#waiting.push(turn);
-    return turn.promise;
+    this.#slots.abort(reason);
   }
 }
