@@ -302,8 +302,9 @@ function install({ needs, why }: Part): Promise<void> {
   return installed;
 }
 
-/** Runs one part and prints its line; whatever it throws is its failure. */
+/** Runs one part and prints its lines; whatever it throws is its failure. */
 async function runPart(part: Part): Promise<Report> {
+  console.log(`${part.name.padEnd(9)} ...`);
   const start = performance.now();
   const directory = join(results, part.name);
   let report: Report;

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { deadline } from "@std/async/deadline";
 import { TlsError } from "../../lib/errors.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
@@ -175,10 +176,11 @@ messageTest(
       return { client: await scene.client(), text, request: message("ECHO", encode(text)) };
     }));
     for (const { client, request } of pending) await client.write(request.subarray(0, -1));
-    const refused = await Promise.race(pending.map(async ({ client }) => {
+    const refusing = pending.map(async ({ client }) => {
       assertEquals((await scene.ended(client)).reason, "message_memory");
       return client;
-    }));
+    });
+    const refused = await deadline(Promise.race(refusing), 10_000);
     const { client, text, request } = pending.find(({ client }) => client !== refused)!;
     await client.write(request.subarray(-1));
     assertEquals(await client.answer("ECHO"), text);
@@ -194,9 +196,8 @@ messageTest(
     for (const client of clients) assertEquals(await client.ask("ECHO", "here"), "here");
     const part = message("ECHO", encode("x".repeat(3000))).subarray(0, 2000);
     await Promise.all(clients.map((client) => client.write(part)));
-    for (const client of clients) {
-      assertEquals((await scene.ended(client)).reason, "message_memory");
-    }
+    const ends = await deadline(Promise.all(clients.map((client) => scene.ended(client))), 10_000);
+    assertEquals(new Set(ends.map(({ reason }) => reason)), new Set(["message_memory"]));
   },
   { messageMemory: 4096 },
 );
