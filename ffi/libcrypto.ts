@@ -210,6 +210,20 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
     ],
     result: "i32",
   },
+  X509_VERIFY_PARAM_set1: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *to
+      "pointer", // const X509_VERIFY_PARAM *from
+    ],
+    result: "i32",
+  },
+  X509_VERIFY_PARAM_set_auth_level: {
+    parameters: [
+      "pointer", // X509_VERIFY_PARAM *param
+      "i32", // int auth_level
+    ],
+    result: "void",
+  },
   X509_VERIFY_PARAM_set_time: {
     parameters: [
       "pointer", // X509_VERIFY_PARAM *param
@@ -244,6 +258,51 @@ export const libcrypto = library({ sonames: ["libcrypto.so.3"], package: "libssl
       "pointer", // X509 *x
     ],
     result: "i32",
+  },
+  X509_verify_cert: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_new: {
+    parameters: [],
+    result: "pointer",
+  },
+  X509_STORE_CTX_free: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+    ],
+    result: "void",
+  },
+  X509_STORE_CTX_init: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+      "pointer", // X509_STORE *trust_store
+      "pointer", // X509 *target
+      "pointer", // STACK_OF(X509) *untrusted
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_set_default: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+      "buffer", // const char *name
+    ],
+    result: "i32",
+  },
+  X509_STORE_CTX_get0_param: {
+    parameters: [
+      "pointer", // const X509_STORE_CTX *ctx
+    ],
+    result: "pointer",
+  },
+  X509_STORE_CTX_set_verify_cb: {
+    parameters: [
+      "pointer", // X509_STORE_CTX *ctx
+      "function", // X509_STORE_CTX_verify_cb verify
+    ],
+    result: "void",
   },
   X509_STORE_CTX_get_error: {
     parameters: [

@@ -281,6 +281,12 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i64", // long
   },
+  SSL_get_security_level: {
+    parameters: [
+      "pointer", // const SSL *s
+    ],
+    result: "i32",
+  },
   SSL_get0_verified_chain: {
     parameters: [
       "pointer", // const SSL *s
@@ -342,6 +348,38 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i32",
   },
+  SSL_CTX_sess_set_new_cb: {
+    parameters: [
+      "pointer", // SSL_CTX *ctx
+      "function", // int (*new_session_cb)(SSL *ssl, SSL_SESSION *sess)
+    ],
+    result: "void",
+  },
+  SSL_SESSION_dup: {
+    parameters: [
+      "pointer", // const SSL_SESSION *src
+    ],
+    result: "pointer",
+  },
+  SSL_SESSION_free: {
+    parameters: [
+      "pointer", // SSL_SESSION *ses
+    ],
+    result: "void",
+  },
+  SSL_SESSION_get_protocol_version: {
+    parameters: [
+      "pointer", // const SSL_SESSION *s
+    ],
+    result: "i32",
+  },
+  SSL_set_session: {
+    parameters: [
+      "pointer", // SSL *to
+      "pointer", // SSL_SESSION *session
+    ],
+    result: "i32",
+  },
   SSL_session_reused: {
     parameters: [
       "pointer", // const SSL *s
@@ -390,6 +428,8 @@ export const SSL = {
   SSL_OP_CIPHER_SERVER_PREFERENCE: 1 << 22,
   SSL_OP_NO_RENEGOTIATION: 1 << 30,
   SSL_SESS_CACHE_OFF: 0,
+  SSL_SESS_CACHE_CLIENT: 1,
+  SSL_SESS_CACHE_NO_INTERNAL: 0x300,
   SSL_VERIFY_PEER: 1,
   SSL_VERIFY_FAIL_IF_NO_PEER_CERT: 2,
   SSL_TLSEXT_ERR_OK: 0,

@@ -3,6 +3,7 @@ import type { Connect } from "../control/messages.ts";
 import { Client } from "../services/client.ts";
 import type { SealMode } from "../session/sealing.ts";
 import type { Endpoint } from "../tls/connection.ts";
+import { TlsSessionCache } from "../tls/openssl_session_cache.ts";
 import type { Trust } from "../tls/trust.ts";
 import { openOnFirstUse } from "./first_use.ts";
 import { outputOf } from "./output.ts";
@@ -79,6 +80,7 @@ export async function withSession<T>(
 ): Promise<T> {
   const options = command.opts<ConnectionOptions>();
   let tls = await loadClientTls(options);
+  using tlsSessions = new TlsSessionCache();
   using stopping = stopSignal();
   const stopped = new Promise<never>((_, reject) =>
     stopping.signal.addEventListener(
@@ -105,6 +107,7 @@ export async function withSession<T>(
       agent: `verbseal/${version}`,
       signal,
       resume,
+      tlsSessions,
     });
   const open = async (signal: AbortSignal, resume?: string) => {
     if (resume !== undefined) tls = await reloadClientTls(options, tls);

@@ -18,6 +18,7 @@ import { logger } from "../telemetry/log.ts";
 import { dial, dialerBackend } from "../tls/backend.ts";
 import { type Endpoint, endpointText, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
+import type { TlsSessionCache } from "../tls/openssl_session_cache.ts";
 import type { DialOptions, TlsSettings } from "../tls/options.ts";
 import type { OcspMode } from "../tls/revocation.ts";
 import { peerIdentity } from "../tls/peer_identity.ts";
@@ -55,6 +56,8 @@ export interface ClientOptions {
   readonly agent: string;
   /** Name of an earlier session with the server, with whose work this one goes on. */
   readonly resume?: string | undefined;
+  /** TLS sessions of earlier ones, which spare a handshake its certificates. */
+  readonly tlsSessions?: TlsSessionCache;
   /** Gives up on opening the session. */
   readonly signal?: AbortSignal;
 }
@@ -77,9 +80,13 @@ export class Client implements AsyncDisposable {
     await using building = new AsyncDisposableStack();
     const dialling = dialOptions(options);
     const { backend, reason } = dialerBackend(dialling);
-    const tls = await dial({ ...dialling, signal }, { backend });
+    const { tlsSessions: sessions } = options;
+    const tls = await dial({ ...dialling, ...(sessions ? { sessions } : {}), signal }, { backend });
     building.defer(() => tls.abort());
-    log.debug("connected", { server: endpointText(server), tls: backend, tlsReason: reason });
+    log.debug("connected", {
+      ...{ server: endpointText(server), tls: backend, tlsReason: reason },
+      resumed: tls.handshake?.resumed,
+    });
     const messages = new MessageClient();
     const memory = new MemoryClient();
     const files = new FileClient();
@@ -148,7 +155,10 @@ class QueuePairs implements ClientQueuePairs, Disposable {
   }
 }
 
-/** Both kinds of connections go to the same port, and ask the same of the server. */
+/**
+ * Both kinds of connections go to the same port, and ask the same of the server. Those for data
+ * resume no TLS session: each has keys of an exchange of its own, as is what a rekey is for.
+ */
 function dialOptions(
   { server, trust, identity, serverName, settings, ocsp, handshakeSeconds }: ClientOptions,
 ): DialOptions {

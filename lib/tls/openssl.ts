@@ -61,14 +61,23 @@ function clientSocket(
   using context = TlsContext.client(options);
   building.use(staple.attach(context.pointer));
   const descriptor = openDescriptor(tcp.localAddr, tcp.remoteAddr);
+  const release = building.move();
   using created = new DisposableStack();
-  const socket = created.use(TlsSocket.create(context.pointer, descriptor, building.move()));
+  const socket = created.use(TlsSocket.create(context.pointer, descriptor, release));
   const { SSL_set_connect_state, SSL_set_alpn_protos, SSL_get0_param } = libssl();
   SSL_set_connect_state(socket.ssl);
   staple.request(socket.ssl);
   const list = wireList([wanted]);
   SSL_set_alpn_protos(socket.ssl, list, list.length);
   expectName(SSL_get0_param(socket.ssl), socket.ssl, serverName);
+  const { sessions, trust } = options;
+  // The authority's word comes with a certificate only, and a server that resumes shows none.
+  if (sessions && trust && staple.mode === "off") {
+    const { pointer } = context;
+    const made = { context: pointer, ssl: socket.ssl };
+    const names = { serverName, protocol: wanted };
+    release.use(sessions.attach({ ...options, ...made, ...names, trust }));
+  }
   created.move();
   return socket;
 }

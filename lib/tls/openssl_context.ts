@@ -7,10 +7,10 @@ import { keepChains } from "./openssl_chain.ts";
 import { staple } from "./openssl_stapling.ts";
 import type { ClientAuthentication } from "./credentials.ts";
 import type { TlsSettings } from "./options.ts";
-import { verifyAuthorities, verifyPinned } from "./openssl_verification.ts";
+import { verifierFor, verifyAuthorities } from "./openssl_verification.ts";
 import { isPkcs11Uri } from "./pkcs11_uri.ts";
 import { openTokenKey } from "./token_key.ts";
-import { believesKeysAlone, type Identity, type Trust } from "./trust.ts";
+import type { Identity, Trust } from "./trust.ts";
 import { CryptoObject } from "./x509.ts";
 
 /** Suites with forward secrecy and authenticated encryption: of TLS 1.3, and of TLS 1.2 (RFC 9325, section 4.2). */
@@ -111,8 +111,8 @@ export class TlsContext implements Disposable {
       if (options.kernel === "preferred") context.#offerKernelSuites(options.settings);
       const { trust } = options;
       if (trust) context.#believe(trust);
-      const verify = !trust || believesKeysAlone(trust) ? verifyPinned() : verifyAuthorities();
-      libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify.pointer);
+      const verify = verifierFor(trust).pointer;
+      libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify);
       return context;
     } catch (error) {
       context[Symbol.dispose]();

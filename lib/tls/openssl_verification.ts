@@ -5,6 +5,7 @@ import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText } from "./connection.ts";
 import type { KnownRefusal } from "./credentials.ts";
 import { pinOf } from "./pin.ts";
+import { believesKeysAlone, type Trust } from "./trust.ts";
 import { parseCertificate } from "./x509.ts";
 
 /** A server has another public key than those that are believed. */
@@ -74,12 +75,17 @@ export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
 });
 
 /** The same where only the key counts. */
-export const verifyPinned: () => VerifyCallback = once((ok, context) => {
+const verifyPinned: () => VerifyCallback = once((ok, context) => {
   // Another key says more than whatever else is wrong with the certificate.
   if (ok === 1 || (isLeaf(context) && !isPinned(context))) return verifyLeaf(context);
   const error = libcrypto().X509_STORE_CTX_get_error(context);
   return immaterialToPins.includes(error) ? 1 : refuse(context);
 });
+
+/** Asks what is to be asked of a server; without trust of one whose key is to be looked at. */
+export function verifierFor(trust: Trust | undefined): VerifyCallback {
+  return !trust || believesKeysAlone(trust) ? verifyPinned() : verifyAuthorities();
+}
 
 /** Each chain ends with the question about the leaf that nothing else speaks against. */
 function verifyLeaf(context: Deno.PointerValue): number {

@@ -1,5 +1,6 @@
 import type { Endpoint } from "./connection.ts";
 import type { ListenerCredentials } from "./credentials.ts";
+import type { TlsSessionCache } from "./openssl_session_cache.ts";
 import type { OcspMode } from "./revocation.ts";
 import type { Identity, Trust } from "./trust.ts";
 
@@ -38,6 +39,11 @@ export interface DialOptions extends Endpoint {
    */
   readonly kernel?: "preferred" | "allowed";
   readonly settings?: TlsSettings;
+  /**
+   * Sessions of earlier connections to resume, and where this one's is kept. Libssl alone does so,
+   * and not with `ocsp`.
+   */
+  readonly sessions?: TlsSessionCache;
   /** How long looking up the host, connecting and the handshake may take, in seconds. */
   readonly handshakeSeconds: number;
   readonly signal?: AbortSignal;

@@ -1,7 +1,7 @@
 /** Puts and gets of the compiled program whose connection, or server, is lost in the middle. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { CuttingProxy } from "../session/cutting_proxy.ts";
-import { failureTest, names, type Scene } from "../session/failure_scene.ts";
+import { failureTest, hostTest, names, type Scene } from "../session/failure_scene.ts";
 import { eventually, randomFile, type Run, run, sha256 } from "../program.ts";
 import { provider } from "../provider.ts";
 import { tlsArguments } from "../tls_backend.ts";
@@ -134,6 +134,19 @@ failureTest(
     assertStringIncludes(stderr, "has been revoked");
   },
 );
+
+hostTest("a client that reconnects by libssl resumes its TLS session", async (scene) => {
+  const { source, target } = await paths(scene, "get");
+  const server = await scene.server("--tls-min", "1.2");
+  await using proxy = new CuttingProxy(server.port);
+  const moving = move(scene, proxy, "get", "--tls-min", "1.2");
+  await quarter(scene.workspace.path);
+  proxy.cut();
+  await assertMoved(await moving, source, target);
+  await server.stop();
+  const { handshakes } = await server.logged(({ message }) => message === "stopped");
+  assertEquals(handshakes, { full: 1, resumed: 1, failed: 0 });
+});
 
 failureTest("a server that refuses is not asked again", async (scene) => {
   await using proxy = new CuttingProxy((await scene.server()).port);
