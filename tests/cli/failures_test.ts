@@ -6,12 +6,12 @@ import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { protocol } from "../../lib/tls/connection.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "../tls/odd_certificates.ts";
+import { hostname, serving } from "../tls/s_server.ts";
 import { verbseal } from "./run.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
 
-const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 
 /** Files that a test names on the command line. */
@@ -67,8 +67,8 @@ function serve<T extends Deno.Conn>(
 }
 
 /** A TLS server whose handshake is all that matters. */
-function tlsServer({ certificate, key }: Identity, alpnProtocols = [protocol]) {
-  const options = { hostname, port: 0, cert: certificate, key, alpnProtocols };
+function tlsServer({ certificate, key }: Identity) {
+  const options = { hostname, port: 0, cert: certificate, key, alpnProtocols: [protocol] };
   return serve(Deno.listenTls(options), async (connection) => {
     await connection.handshake();
     // Closing first could reset the connection under what the client has yet to read.
@@ -162,10 +162,11 @@ Deno.test("a client says that a host is not known", async () => {
 
 Deno.test("a client tells a TLS server that is not Verbseal", async () => {
   await using files = await Files.create();
-  for (const protocols of [[], ["h2"]]) {
-    await using server = tlsServer(certificates.server, protocols);
-    const target = ["client", "echo", `${hostname}:${server.port}`, "hello"];
-    await fails(3, `does not speak ${protocol}`, ...target, "--ca", files.path("ca.pem"));
+  for (const options of [[], ["-alpn", "h2"]]) {
+    await serving(files.directory, options, async (port) => {
+      const target = ["client", "echo", `${hostname}:${port}`, "hello"];
+      await fails(3, `does not speak ${protocol}`, ...target, "--ca", files.path("ca.pem"));
+    });
   }
 });
 

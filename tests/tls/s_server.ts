@@ -13,28 +13,30 @@ export async function serving(
   options: readonly string[],
   test: (port: number) => Promise<void>,
 ): Promise<void> {
-  const free = Deno.listen({ hostname, port: 0 });
-  const { port } = free.addr;
-  free.close();
   const child = new Deno.Command("openssl", {
-    args: ["s_server", "-accept", `${hostname}:${port}`, ...options]
+    args: ["s_server", "-accept", `${hostname}:0`, ...options]
       .concat("-cert", `${folder}/server.pem`, "-key", `${folder}/server.key`),
     stdin: "piped", // it ends when that does
     stdout: "piped",
     stderr: "null",
   }).spawn();
   const output = child.stdout.getReader();
-  // It says ACCEPT when it listens.
-  for (let text = ""; !text.includes("ACCEPT");) {
-    const { value, done } = await output.read();
-    if (done) throw new Error(`openssl s_server ended: ${text}`);
-    text += new TextDecoder().decode(value);
-  }
   try {
-    await test(port);
+    await test(await portOf(output));
   } finally {
     child.kill();
     await Promise.all([child.stdin.close(), output.cancel(), child.status]);
     await idle();
+  }
+}
+
+/** The port that it says it listens on. */
+async function portOf(output: ReadableStreamDefaultReader<Uint8Array>): Promise<number> {
+  for (let text = "";;) {
+    const { value, done } = await output.read();
+    if (done) throw new Error(`openssl s_server ended: ${text}`);
+    text += new TextDecoder().decode(value);
+    const found = /^ACCEPT .*:(\d+)\n/m.exec(text);
+    if (found) return Number(found[1]);
   }
 }
