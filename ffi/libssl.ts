@@ -67,6 +67,13 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
     ],
     result: "i32",
   },
+  SSL_set_num_tickets: {
+    parameters: [
+      "pointer", // SSL *s
+      "usize", // size_t num_tickets
+    ],
+    result: "i32",
+  },
   SSL_CTX_set_session_id_context: {
     parameters: [
       "pointer", // SSL_CTX *ctx
@@ -178,6 +185,17 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
       "i32", // int cmd
       "i64", // long larg
       "pointer", // void *parg
+    ],
+    result: "i64", // long
+  },
+  /** A macro over SSL_CTX_ctrl, as no other command wants a buffer. */
+  SSL_CTX_set_tlsext_ticket_keys: {
+    name: "SSL_CTX_ctrl",
+    parameters: [
+      "pointer", // SSL_CTX *ctx
+      "i32", // int cmd
+      "i64", // long larg
+      "buffer", // void *parg
     ],
     result: "i64", // long
   },
@@ -320,11 +338,23 @@ export const libssl = library({ sonames: ["libssl.so.3"], package: "libssl3" }, 
   SSL_CTX_set_session_ticket_cb: {
     parameters: [
       "pointer", // SSL_CTX *ctx
-      "function", // int (*gen_cb)(SSL *s, void *arg)
-      "pointer", // int (*dec_cb)(SSL *s, SSL_SESSION *ss, ...)
+      "function", // SSL_CTX_generate_session_ticket_fn gen_cb
+      "function", // SSL_CTX_decrypt_session_ticket_fn dec_cb
       "pointer", // void *arg
     ],
     result: "i32",
+  },
+  SSL_get_SSL_CTX: {
+    parameters: [
+      "pointer", // const SSL *ssl
+    ],
+    result: "pointer",
+  },
+  SSL_SESSION_get0_peer: {
+    parameters: [
+      "pointer", // SSL_SESSION *s
+    ],
+    result: "pointer",
   },
   SSL_get_session: {
     parameters: [
@@ -408,6 +438,7 @@ export const SSL = {
   SSL_CTRL_MODE: 33,
   SSL_CTRL_SET_SESS_CACHE_MODE: 44,
   SSL_CTRL_SET_TLSEXT_HOSTNAME: 55,
+  SSL_CTRL_SET_TLSEXT_TICKET_KEYS: 59,
   SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB: 63,
   SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG: 64,
   SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE: 65,
@@ -425,6 +456,7 @@ export const SSL = {
   SSL_MODE_AUTO_RETRY: 4,
   SSL_MODE_RELEASE_BUFFERS: 0x10,
   SSL_OP_ENABLE_KTLS: 1 << 3,
+  SSL_OP_NO_TICKET: 1 << 14,
   SSL_OP_CIPHER_SERVER_PREFERENCE: 1 << 22,
   SSL_OP_NO_RENEGOTIATION: 1 << 30,
   SSL_SESS_CACHE_OFF: 0,
@@ -435,6 +467,11 @@ export const SSL = {
   SSL_TLSEXT_ERR_OK: 0,
   SSL_TLSEXT_ERR_ALERT_FATAL: 2,
   SSL_TLSEXT_ERR_NOACK: 3,
+  SSL_TICKET_SUCCESS: 5,
+  SSL_TICKET_SUCCESS_RENEW: 6,
+  SSL_TICKET_RETURN_IGNORE_RENEW: 2,
+  SSL_TICKET_RETURN_USE: 3,
+  SSL_TICKET_RETURN_USE_RENEW: 4,
   OPENSSL_NPN_NEGOTIATED: 1,
   BIO_CTRL_GET_KTLS_SEND: 73,
   BIO_CTRL_GET_KTLS_RECV: 76,

@@ -221,7 +221,6 @@ export class ServerTls implements Disposable {
   async #reloadUntilUpToDate(): Promise<void> {
     while (this.#again && !this.#ended) {
       this.#again = false;
-      await this.#endResumption();
       await this.#attempt("certificates", () => this.#reloadCredentials());
       await this.#attempt("policy", () => this.#reloadPolicy());
     }
@@ -296,16 +295,6 @@ export class ServerTls implements Disposable {
       if (this.#listsEnd < Date.now()) this.#reload();
       else this.#awaitListExpiry();
     }, Math.min(left + 1000, longestTimer));
-  }
-
-  /**
-   * Where a revocation list has expired no client can be verified, but TLS sessions of before would
-   * still be resumed: another context ends that.
-   */
-  async #endResumption(): Promise<void> {
-    if (this.#listsEnd >= Date.now()) return;
-    const { listener: same } = this.#credentials;
-    for (const listener of this.#listeners) await listener.update(same);
   }
 
   async #reloadPolicy(): Promise<void> {

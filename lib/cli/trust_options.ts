@@ -68,7 +68,7 @@ export function addTrustOptions(command: Command): Command {
     )
     .option("--server-name <name>", "name in the server's certificate, if not the host's", host)
     .option("--cert <file>", "certificate of this client, PEM, for servers that ask for one")
-    .option("--key <file>", "its key, PEM")
+    .option("--key <file>", "its key, PEM, or the pkcs11: URI of a key in a token")
     .addOption(minVersionOption())
     .addOption(ciphersOption());
 }

@@ -157,7 +157,7 @@ class QueuePairs implements ClientQueuePairs, Disposable {
 
 /**
  * Both kinds of connections go to the same port, and ask the same of the server. Those for data
- * resume no TLS session: each has keys of an exchange of its own, as is what a rekey is for.
+ * resume no TLS session: each has keys of its own, which is what a rekey is for.
  */
 function dialOptions(
   { server, trust, identity, serverName, settings, ocsp, handshakeSeconds }: ClientOptions,

@@ -9,12 +9,7 @@ import {
   ruleFor,
   unrestricted,
 } from "../security/policy.ts";
-import {
-  checkNotExpired,
-  identityFields,
-  type PeerIdentity,
-  peerIdentity,
-} from "../tls/peer_identity.ts";
+import { identityFields, type PeerIdentity, peerIdentity } from "../tls/peer_identity.ts";
 import type { SessionQuota } from "./admission.ts";
 
 /** Who a session's client is, and what it may do: decided once, for the life of the session. */
@@ -27,13 +22,10 @@ export class SessionClient {
 
   /**
    * @param certificates that the client has shown, its own first
-   * @throws TlsError when its certificate cannot be read, or has expired since it was verified
+   * @throws TlsError when its certificate cannot be read
    */
   async identify([certificate]: readonly Uint8Array[]): Promise<void> {
-    if (certificate) {
-      this.#identity = await peerIdentity(certificate);
-      checkNotExpired(this.#identity);
-    }
+    if (certificate) this.#identity = await peerIdentity(certificate);
     this.#identified = true;
   }
 

@@ -53,6 +53,7 @@ const handshakeWordings: readonly Wording[] = [
   // Before TLS 1.2 there is no such extension (RFC 5246, section 7.4.1.4.1).
   [/Tls12NotOffered|SignatureAlgorithmsExtensionRequired/, "version_refused"],
   [/NoCipherSuitesInCommon|NoKxGroupsInCommon/, "no_common_cipher"],
+  [/AttemptedDowngrade/, "downgrade"],
   [/cannot decrypt/, "tampered"],
   [/unexpected end of file|connection reset|reset by peer|broken pipe/i, "connection_lost"],
 ];

@@ -31,7 +31,7 @@ export async function startTls(
 ): Promise<TlsConnection> {
   const { localAddr, remoteAddr } = tcp;
   const staple = new StapleCheck(options, options.ocsp ?? "off");
-  const socket = clientSocket(tcp, options, staple);
+  const { socket, resumption } = clientSocket(tcp, options, staple);
   const abort = () => socket[Symbol.dispose]();
   signal.addEventListener("abort", abort);
   try {
@@ -39,7 +39,9 @@ export async function startTls(
     const { protocol: wanted = protocol, serverName = options.hostname } = options;
     await shakeHands(socket, "client", options, { serverName, pins: options.trust?.pins ?? [] });
     const addresses = [endpointOf(localAddr), endpointOf(remoteAddr)] as const;
-    return agreed(socket, "client", ...addresses, [wanted]);
+    const connection = agreed(socket, "client", ...addresses, [wanted]);
+    resumption?.established();
+    return connection;
   } catch (error) {
     const late = signal.aborted;
     await socket.drain(lingerMilliseconds);
@@ -50,11 +52,7 @@ export async function startTls(
   }
 }
 
-function clientSocket(
-  tcp: Deno.TcpConn,
-  options: HandshakeOptions,
-  staple: StapleCheck,
-): TlsSocket {
+function clientSocket(tcp: Deno.TcpConn, options: HandshakeOptions, staple: StapleCheck) {
   const { hostname, serverName = hostname, protocol: wanted = protocol } = options;
   using building = new DisposableStack();
   building.defer(() => closeQuietly(tcp));
@@ -70,16 +68,28 @@ function clientSocket(
   const list = wireList([wanted]);
   SSL_set_alpn_protos(socket.ssl, list, list.length);
   expectName(SSL_get0_param(socket.ssl), socket.ssl, serverName);
-  const { sessions, trust } = options;
-  // The authority's word comes with a certificate only, and a server that resumes shows none.
-  if (sessions && trust && staple.mode === "off") {
-    const { pointer } = context;
-    const made = { context: pointer, ssl: socket.ssl };
-    const names = { serverName, protocol: wanted };
-    release.use(sessions.attach({ ...options, ...made, ...names, trust }));
-  }
+  const resumption = resume(socket.ssl, context.pointer, options);
+  if (resumption) release.use(resumption);
   created.move();
-  return socket;
+  return { socket, resumption };
+}
+
+/** Undefined where no session of before is resumed, nor this one kept for others. */
+function resume(
+  ssl: Deno.PointerObject,
+  context: Deno.PointerObject,
+  { protocol: wanted = protocol, settings = {}, ...options }: HandshakeOptions,
+) {
+  const { sessions, trust, serverName = options.hostname, ocsp = "off" } = options;
+  // The authority's word comes with a certificate only, and a server that resumes shows none.
+  if (sessions && trust && ocsp === "off") {
+    const { minVersion, ciphers = [] } = settings;
+    const terms = [wanted, minVersion, ...ciphers].join(" ");
+    return sessions.attach({ ...options, serverName, trust, terms, context, ssl });
+  }
+  // With TLS 1.2 a ticket holds this connection's keys, for whoever learns the server's to read.
+  libssl().SSL_set_options(ssl, BigInt(SSL.SSL_OP_NO_TICKET));
+  return undefined;
 }
 
 /**

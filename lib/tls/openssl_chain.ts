@@ -3,61 +3,33 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl } from "../../ffi/libssl.ts";
 import { derOf } from "./openssl_verification.ts";
 
-type TicketCallback = Deno.UnsafeCallback<
-  { readonly parameters: readonly ["pointer", "pointer"]; readonly result: "i32" }
->;
-
-let callback: TicketCallback | undefined;
-
-/**
- * Has tickets hold the authorities between a client's certificate and the one that is believed:
- * libssl keeps the certificate alone, and nobody could be asked then whether it has been revoked.
- *
- * @param context SSL_CTX of a server
- */
-export function keepChains(context: Deno.PointerObject): void {
-  libssl().SSL_CTX_set_session_ticket_cb(context, ticketCallback().pointer, null, null);
-}
-
-/** One for all contexts, as long as the thread lives: they may outlive their owners. */
-function ticketCallback(): TicketCallback {
-  return callback ??= new Deno.UnsafeCallback(
-    { parameters: ["pointer", "pointer"], result: "i32" } as const,
-    (ssl) => {
-      // The last one is known anyway. A session that is resumed has its own already.
-      const between = verifiedChain(ssl).slice(1, -1);
-      if (between.length === 0) return 1;
-      const data = Uint8Array.from(between.flatMap((der) => [...der]));
-      const { SSL_get_session, SSL_SESSION_set1_ticket_appdata } = libssl();
-      return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), data, BigInt(data.length));
-    },
-  );
-}
-
 /** The verified chain, DER; of a resumed session without the authority at its end. */
 export function peerCertificatesOf(ssl: Deno.PointerObject): Uint8Array[] {
   const leaf = libssl().SSL_get1_peer_certificate(ssl);
   if (leaf === null) return [];
   try {
     const chain = verifiedChain(ssl);
-    return chain.length > 0 ? chain : [derOf(leaf), ...chainOfTicket(ssl)];
+    return chain.length > 0
+      ? chain
+      : [derOf(leaf), ...chainOfTicket(libssl().SSL_get_session(ssl))];
   } finally {
     libcrypto().X509_free(leaf);
   }
 }
 
-function verifiedChain(ssl: Deno.PointerValue): Uint8Array[] {
+/** That of a handshake that was not resumed, DER; empty if the peer has shown none. */
+export function verifiedChain(ssl: Deno.PointerValue): Uint8Array[] {
   const { OPENSSL_sk_num, OPENSSL_sk_value } = libcrypto();
   const chain = libssl().SSL_get0_verified_chain(ssl);
   const length = chain === null ? 0 : OPENSSL_sk_num(chain);
   return Array.from({ length }, (_, index) => derOf(OPENSSL_sk_value(chain, index)));
 }
 
-/** What {@linkcode keepChains} has put into the ticket of a resumed session. */
-function chainOfTicket(ssl: Deno.PointerObject): Uint8Array[] {
-  const { SSL_get_session, SSL_SESSION_get0_ticket_appdata } = libssl();
+/** The authorities that a ticket holds (openssl_tickets.ts), DER. */
+export function chainOfTicket(session: Deno.PointerValue): Uint8Array[] {
+  const { SSL_SESSION_get0_ticket_appdata } = libssl();
   const [address, length] = [new BigUint64Array(1), new BigUint64Array(1)];
-  SSL_SESSION_get0_ticket_appdata(SSL_get_session(ssl), address, length);
+  SSL_SESSION_get0_ticket_appdata(session, address, length);
   const pointer = pointerAt(address[0]!);
   if (pointer === null || length[0] === 0n) return [];
   const data = Deno.UnsafePointerView.getArrayBuffer(pointer, Number(length[0])).slice(0);

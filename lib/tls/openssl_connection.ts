@@ -336,7 +336,8 @@ export class OpensslConnection implements TlsConnection, DataStream {
     if (this.#socket.ended) return this.#failure ?? connectionClosed(this.peerAddress, cause);
     if (cause instanceof TlsError) return cause;
     const error = (cause instanceof CallFailure ? cause.error : undefined) ?? this.#lastWords();
-    return this.#failure ??= lostConnection(this.side, this.peerAddress, error, cause);
+    const { side, handshake: { version }, peerAddress } = this;
+    return this.#failure ??= lostConnection(side, version, peerAddress, error, cause);
   }
 
   /** Where writing fails, an alert may be there that says why, or bytes that are still to be read. */

@@ -3,8 +3,8 @@ import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { clearErrors, takeError } from "./openssl_error.ts";
-import { keepChains } from "./openssl_chain.ts";
 import { staple } from "./openssl_stapling.ts";
+import { verifyTickets } from "./openssl_tickets.ts";
 import type { ClientAuthentication } from "./credentials.ts";
 import type { TlsSettings } from "./options.ts";
 import { verifierFor, verifyAuthorities } from "./openssl_verification.ts";
@@ -230,8 +230,8 @@ export class TlsContext implements Disposable {
     // Tickets are enough, and a session that the server keeps lacks what they hold.
     const off = BigInt(SSL.SSL_SESS_CACHE_OFF);
     libssl().SSL_CTX_ctrl(this.pointer, SSL.SSL_CTRL_SET_SESS_CACHE_MODE, off, null);
-    keepChains(this.pointer);
     if (!authentication) return;
+    verifyTickets(this.pointer);
     this.#believe(authentication.trust);
     const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     const mode = SSL.SSL_VERIFY_PEER | required;
@@ -289,11 +289,12 @@ function selectCallback(): SelectCallback {
     } as const,
     (ssl, out, outLength, offered, length, argument) => {
       const { wire, kernelProtocol } = protocolLists[Number(addressOf(argument))]!;
-      const { SSL_select_next_proto, SSL_set_options } = libssl();
+      const { SSL_select_next_proto, SSL_set_options, SSL_set_num_tickets } = libssl();
       const found = SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
       if (found !== SSL.OPENSSL_NPN_NEGOTIATED) return SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
       if (kernelProtocol !== undefined && selected(out!, outLength!) === kernelProtocol) {
-        SSL_set_options(ssl, BigInt(SSL.SSL_OP_ENABLE_KTLS));
+        SSL_set_options(ssl, BigInt(SSL.SSL_OP_ENABLE_KTLS | SSL.SSL_OP_NO_TICKET));
+        SSL_set_num_tickets(ssl, 0n);
       }
       return SSL.SSL_TLSEXT_ERR_OK;
     },

@@ -123,9 +123,14 @@ function alertFailure(
   return tlsFailure(side, code, peer, http ? "HTTP" : undefined, cause);
 }
 
-/** Why a connection was lost after the handshake: with TLS 1.3 that is when a client hears of a refusal. */
+/**
+ * Why a connection was lost after the handshake: with TLS 1.3 that is when a client hears of a refusal.
+ *
+ * @param version as in HandshakeFacts
+ */
 export function lostConnection(
   side: Side,
+  version: string,
   peer: Endpoint,
   error: OpensslFailure | undefined,
   cause: unknown,
@@ -133,8 +138,9 @@ export function lostConnection(
   if (error?.reason === SSL_R.SSL_R_UNEXPECTED_EOF_WHILE_READING) {
     return connectionLost(peer, "the other side ended it without a goodbye", cause);
   }
-  // A client gives up so if it may not begin another handshake.
-  if (side === "server" && error?.reason === SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE) {
+  // Who may not begin another handshake gives up so.
+  const mayRenegotiate = side === "server" || version === "TLSv1.2";
+  if (mayRenegotiate && error?.reason === SSL_R.SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE) {
     return tlsFailure(side, "renegotiation", peer, undefined, cause);
   }
   const changed = error?.library === SSL.ERR_LIB_SSL &&

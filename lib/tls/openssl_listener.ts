@@ -18,6 +18,7 @@ import { connectionClosed } from "./failure.ts";
 import { lingerMilliseconds, type OpensslConnection, TlsSocket } from "./openssl_connection.ts";
 import { TlsContext } from "./openssl_context.ts";
 import { agreed, shakeHands } from "./openssl_handshake.ts";
+import { TicketKeys } from "./openssl_tickets.ts";
 import type { ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
 
@@ -78,6 +79,7 @@ class OpensslListener implements TlsListener, Acceptor {
   readonly #address = new Uint8Array(128);
   readonly #length = new Uint32Array(1);
   #context: TlsContext;
+  #ticketKeys: TicketKeys;
   #knownRefusal: KnownRefusal | undefined;
   #closed = false;
 
@@ -88,6 +90,7 @@ class OpensslListener implements TlsListener, Acceptor {
     private readonly options: ListenOptions,
   ) {
     this.#context = context;
+    this.#ticketKeys = new TicketKeys(context.pointer);
     this.#knownRefusal = options.knownRefusal;
     this.#descriptor = openDescriptor(listener.addr);
   }
@@ -101,6 +104,7 @@ class OpensslListener implements TlsListener, Acceptor {
   }
 
   get context(): Deno.PointerObject {
+    this.#ticketKeys.renew();
     return this.#context.pointer;
   }
 
@@ -124,6 +128,7 @@ class OpensslListener implements TlsListener, Acceptor {
     const context = contextFor({ ...kept, ...credentials });
     this.#context[Symbol.dispose]();
     this.#context = context;
+    this.#ticketKeys = new TicketKeys(context.pointer);
     this.#knownRefusal = credentials.knownRefusal;
   }
 

@@ -1,12 +1,14 @@
 import { X509Certificate } from "node:crypto";
+import { cString } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
-import { X509_V } from "../../ffi/libssl.ts";
+import { libssl, X509_V } from "../../ffi/libssl.ts";
 import { TlsError } from "../errors.ts";
 import { type Endpoint, endpointText } from "./connection.ts";
 import type { KnownRefusal } from "./credentials.ts";
 import { pinOf } from "./pin.ts";
 import { believesKeysAlone, type Trust } from "./trust.ts";
-import { parseCertificate } from "./x509.ts";
+import { clearErrors } from "./openssl_error.ts";
+import { CryptoObject, parseCertificate, stackOf } from "./x509.ts";
 
 /** A server has another public key than those that are believed. */
 export class UnknownKeyError extends TlsError {
@@ -57,9 +59,55 @@ export function verifying(
   wanted: LeafChecks,
   step: () => number,
 ): { readonly result: number; readonly refused: Uint8Array | undefined } {
+  const outer = { checks, refused };
   checks = wanted;
   refused = undefined;
-  return { result: step(), refused };
+  try {
+    return { result: step(), refused };
+  } finally {
+    ({ checks, refused } = outer);
+  }
+}
+
+/** Who is looked at again, on which occasion. */
+interface Reverification {
+  /** DER: the peer's own first, then those of its authorities. */
+  readonly certificates: readonly Uint8Array[];
+  readonly purpose: "ssl_client" | "ssl_server";
+  /** SSL_CTX, with what is believed now. */
+  readonly context: Deno.PointerObject;
+  /** With the name that the peer must have, if any. */
+  readonly ssl: Deno.PointerObject;
+  readonly verifier: VerifyCallback;
+  /** Those of the handshake at work unless told. */
+  readonly checks?: LeafChecks;
+}
+
+/**
+ * Whether certificates of an earlier handshake would pass in one now: libssl asks that only where a
+ * session is not resumed. Asks what it asks (ssl_verify_cert_chain in ssl_cert.c).
+ */
+export function isStillBelieved(
+  { certificates, purpose, context, ssl, verifier, checks: wanted = checks }: Reverification,
+): boolean {
+  const crypto = libcrypto();
+  const { SSL_CTX_get_cert_store, SSL_get0_param, SSL_get_security_level } = libssl();
+  using parsed = new DisposableStack();
+  const [leaf, ...others] = certificates.map((der) => parsed.use(parseCertificate(der)));
+  if (!leaf) return false;
+  const untrusted = parsed.use(stackOf(...others));
+  const { X509_STORE_CTX_new, X509_STORE_CTX_free } = crypto;
+  const { pointer } = parsed.use(new CryptoObject(X509_STORE_CTX_new(), X509_STORE_CTX_free));
+  const store = SSL_CTX_get_cert_store(context);
+  crypto.X509_STORE_CTX_init(pointer, store, leaf.pointer, untrusted.pointer);
+  const parameters = crypto.X509_STORE_CTX_get0_param(pointer);
+  crypto.X509_VERIFY_PARAM_set_auth_level(parameters, SSL_get_security_level(ssl));
+  crypto.X509_STORE_CTX_set_default(pointer, cString(purpose));
+  crypto.X509_VERIFY_PARAM_set1(parameters, SSL_get0_param(ssl));
+  crypto.X509_STORE_CTX_set_verify_cb(pointer, verifier.pointer);
+  const { result } = verifying(wanted, () => crypto.X509_verify_cert(pointer));
+  clearErrors();
+  return result === 1;
 }
 
 /**

@@ -37,7 +37,6 @@ export interface PeerIdentity {
   readonly serial: string;
   /** SHA-256 of the certificate, hexadecimal, lower case. */
   readonly fingerprint: string;
-  readonly notAfter: Date;
 }
 
 /** Short names of attribute types (RFC 4514, section 3, and those that OpenSSL has beside). */
@@ -71,7 +70,7 @@ export async function peerIdentity(der: Uint8Array): Promise<PeerIdentity> {
   ]);
   try {
     const { tbsCertificate } = AsnConvert.parse(der, x509.Certificate);
-    const { subject, issuer, serialNumber, validity, extensions } = tbsCertificate;
+    const { subject, issuer, serialNumber, extensions } = tbsCertificate;
     const extension = extensions?.find(({ extnID }) => extnID === x509.id_ce_subjectAltName);
     const names = extension
       ? [...AsnConvert.parse(extension.extnValue, x509.SubjectAlternativeName)]
@@ -94,7 +93,6 @@ export async function peerIdentity(der: Uint8Array): Promise<PeerIdentity> {
       },
       serial: new Uint8Array(serialNumber).toHex().replace(/^00(?=.)/, ""),
       fingerprint: createHash("sha256").update(der).digest("hex"),
-      notAfter: validity.notAfter.getTime(),
     };
   } catch (error) {
     throw new TlsError(
@@ -104,20 +102,6 @@ export async function peerIdentity(der: Uint8Array): Promise<PeerIdentity> {
       { cause: error },
     );
   }
-}
-
-/**
- * A resumed session brings the certificate of an earlier handshake, whose time may be over by now.
- *
- * @throws TlsError `certificate_expired`
- */
-export function checkNotExpired({ notAfter }: PeerIdentity): void {
-  if (notAfter.getTime() >= Date.now()) return;
-  throw new TlsError(
-    "certificate_expired",
-    `the peer's certificate expired on ${notAfter.toISOString()}`,
-    "Renew it",
-  );
 }
 
 /** An identity as a log shows it. */

@@ -4,17 +4,14 @@ import { openOnFirstUse } from "../../lib/cli/first_use.ts";
 import { dial } from "../../lib/tls/backend.ts";
 import { protocol } from "../../lib/tls/connection.ts";
 import { hostText, KnownHosts } from "../../lib/tls/known_hosts.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { TlsSettings } from "../../lib/tls/options.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
 import { openssl, withFolder } from "../tls/openssl.ts";
 import { hostname, serving } from "../tls/s_server.ts";
+import "../tls/loaded_libssl.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
-for (const trust of [undefined, { authorities: [] }]) {
-  TlsContext.client({ trust })[Symbol.dispose]();
-}
 
 /** What openssl makes of a new key, self-signed. */
 const kinds: Record<string, (files: readonly string[]) => string[][]> = {

@@ -1,13 +1,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { X509Certificate } from "node:crypto";
-import { TlsError, VerbsealError } from "../../lib/errors.ts";
-import { SessionClient } from "../../lib/session/session_client.ts";
+import { VerbsealError } from "../../lib/errors.ts";
 import { OcspClient } from "../../lib/tls/ocsp_client.ts";
 import { checkRevocation } from "../../lib/tls/revocation.ts";
 import { verbsTest } from "../rdma/resources.ts";
-import { clientCertificate } from "../tls/client_certificate.ts";
 import { OcspAuthority, serials } from "../tls/ocsp_authority.ts";
-import { daysFromNow } from "../tls/odd_certificates.ts";
 import { IdentityScene } from "./identity_scene.ts";
 
 verbsTest("a session's log lines tell the identity that its client has shown", async () => {
@@ -84,10 +81,3 @@ verbsTest(
     assertEquals((await scene.logged("session ended")).reason, "exchange_timeout");
   },
 );
-
-Deno.test("a certificate that has expired since its handshake is refused, and its name is known", async () => {
-  const client = new SessionClient();
-  const expired = await clientCertificate({ notAfter: daysFromNow(-1) });
-  const { code } = await assertRejects(() => client.identify([expired]), TlsError);
-  assertEquals([code, client.fields.subject], ["certificate_expired", "CN=client"]);
-});

@@ -4,74 +4,105 @@ import { delay } from "@std/async/delay";
 import { idle } from "../../ffi/epoll.ts";
 import { TlsError } from "../../lib/errors.ts";
 import { SessionClient } from "../../lib/session/session_client.ts";
-import { createAuthority } from "../../lib/tls/authority.ts";
-import { listen } from "../../lib/tls/backend.ts";
 import { protocol, type TlsConnection } from "../../lib/tls/connection.ts";
-import { issueCertificate } from "../../lib/tls/issue.ts";
-import { clientIdentity } from "../tls/client_certificate.ts";
+import { TestAuthority } from "../tls/bad_certificates.ts";
+import { clockAhead } from "../tls/clock.ts";
+import "../tls/loaded_libssl.ts";
+import { hostname, MeetingPlace } from "../tls/meeting.ts";
+import { withFolder } from "../tls/openssl.ts";
 
-const hostname = "127.0.0.1";
-const { authority, identity: { certificate } } = await createAuthority("ecdsa-p256");
-const server = await issueCertificate(authority, {
-  commonName: "server",
-  use: "server",
-  hosts: [hostname],
-  days: 1,
-  keyType: "ecdsa-p256",
-});
-const clientAuthentication = { trust: { authorities: [certificate] }, required: true };
-const listenForClients = () =>
-  listen({ hostname, port: 0, identity: server, clientAuthentication });
+const root = await TestAuthority.root();
+const server = await root.issue({ use: "server" });
+const trust = { authorities: [root.certificate] };
 
-// Deno's check for leaks wants libraries loaded before the first test.
-listenForClients().close();
+/** Seconds that a certificate is valid: enough for two handshakes on a busy machine. */
+const SECONDS = 5;
 
-/** Seconds that a certificate is valid: enough for a handshake. */
-const SECONDS = 2;
+/** A client that s_client is, with what the server is told of it. */
+class Returning implements AsyncDisposable {
+  readonly #place = new MeetingPlace(
+    { identity: server, clientAuthentication: { trust, required: true } },
+    "openssl",
+  );
 
-for (const version of ["tls1_2", "tls1_3"]) {
-  Deno.test(`a resumed session has its client's identity, until that expires (${version})`, async () => {
-    const folder = await Deno.makeTempDir({ prefix: "verbseal-" });
-    const days = SECONDS / 86_400;
-    const { certificate, key } = await clientIdentity(authority, { days });
-    await Deno.writeTextFile(`${folder}/client.pem`, certificate + key);
-    const listener = listenForClients();
-    const accepting = listener[Symbol.asyncIterator]();
-    /** Connects, and gives what the server is told. */
-    const met = async (...args: string[]): Promise<TlsConnection> => {
-      const child = new Deno.Command("openssl", {
-        args: [
-          ...["s_client", "-connect", `${hostname}:${listener.address.port}`, `-${version}`],
-          ...["-alpn", protocol, "-cert", `${folder}/client.pem`, "-ign_eof", ...args],
-        ],
-        stdin: "null",
-        stdout: "null",
-        stderr: "null",
-      }).spawn();
-      const { value: incoming } = await accepting.next();
-      const tls: TlsConnection = await incoming.handshake();
+  constructor(private readonly folder: string, private readonly version: string) {}
+
+  /** Connects, and resumes what a `ticket` of before is for; without one it has one afterwards. */
+  async meet(ticket: "new" | "kept"): Promise<TlsConnection> {
+    const { folder, version } = this;
+    const child = new Deno.Command("openssl", {
+      args: [
+        ...["s_client", "-connect", `${hostname}:${this.#place.port}`, `-${version}`],
+        ...["-alpn", protocol, "-ign_eof", ticket === "new" ? "-sess_out" : "-sess_in"],
+        ...[`${folder}/ticket`, "-cert", `${folder}/client.pem`],
+        ...["-cert_chain", `${folder}/client.pem`],
+      ],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    try {
+      const tls = await (await this.#place.accept()).handshake();
       // What is read after the handshake brings the ticket in TLS 1.3.
       await tls.write(new Uint8Array(1));
       await tls.close();
-      await child.status;
       return tls;
-    };
-    const first = await met("-sess_out", `${folder}/session`);
-    const again = await met("-sess_in", `${folder}/session`);
-    assertEquals([first, again].map(({ handshake }) => handshake?.resumed), [false, true]);
-    assertEquals(again.peerCertificates[0], first.peerCertificates[0]);
-    const client = new SessionClient();
-    await client.identify(again.peerCertificates);
-    assertEquals(client.fields.subject, "CN=client");
-    await delay(SECONDS * 1000 + 1000);
-    const late = await met("-sess_in", `${folder}/session`);
-    assertEquals(late.handshake?.resumed, true);
-    const refused = () => new SessionClient().identify(late.peerCertificates);
-    assertEquals((await assertRejects(refused, TlsError)).code, "certificate_expired");
-    const ended = accepting.next();
-    listener.close();
-    await ended;
-    await Deno.remove(folder, { recursive: true });
+    } finally {
+      await child.status;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#place[Symbol.asyncDispose]();
     await idle();
+  }
+}
+
+/** Some seconds from now, until which something is valid: certificates know whole ones. */
+function soon(): Date {
+  return new Date(Math.ceil(Date.now() / 1000 + SECONDS - 1) * 1000);
+}
+
+/** Whose time is over. */
+const expiring = {
+  "its certificate": async (notAfter: Date) => await root.issue({ use: "client", notAfter }),
+  "that of the authority that has signed it": async (notAfter: Date) =>
+    await (await root.below(undefined, { notAfter })).issue({ use: "client" }),
+};
+
+for (const version of ["tls1_2", "tls1_3"]) {
+  for (const [what, issue] of Object.entries(expiring)) {
+    Deno.test(`${version}: a resumed session has its client's identity, until ${what} expires`, async () => {
+      await withFolder(async (folder) => {
+        const end = soon();
+        const { certificate, key } = await issue(end);
+        await Deno.writeTextFile(`${folder}/client.pem`, certificate + key);
+        await using client = new Returning(folder, version);
+        const first = await client.meet("new");
+        const again = await client.meet("kept");
+        assertEquals([first, again].map(({ handshake }) => handshake?.resumed), [false, true]);
+        assertEquals(again.peerCertificates[0], first.peerCertificates[0]);
+        const known = new SessionClient();
+        await known.identify(again.peerCertificates);
+        assertEquals(String(known.fields.subject).startsWith("CN=client"), true);
+        await delay(end.getTime() + 1001 - Date.now());
+        const late = await assertRejects(() => client.meet("kept"), TlsError);
+        assertEquals(late.code, "certificate_expired");
+      });
+    });
+  }
+
+  Deno.test(`${version}: nothing is resumed by a key of tickets that is older than a day`, async () => {
+    await withFolder(async (folder) => {
+      const { certificate, key } = await root.issue({ use: "client" });
+      await Deno.writeTextFile(`${folder}/client.pem`, certificate + key);
+      await using client = new Returning(folder, version);
+      using clock = clockAhead(0);
+      await client.meet("new");
+      clock.milliseconds = 86_399_000;
+      assertEquals((await client.meet("kept")).handshake?.resumed, true);
+      clock.milliseconds = 86_401_000;
+      assertEquals((await client.meet("kept")).handshake?.resumed, false);
+    });
   });
 }

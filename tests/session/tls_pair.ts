@@ -7,17 +7,13 @@ import {
   dataConnection,
   dataProtocol,
 } from "../../lib/tls/data_connection.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions, ListenOptions } from "../../lib/tls/options.ts";
 import { tlsSettings } from "../tls_backend.ts";
+import "../tls/loaded_libssl.ts";
 
 const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 const trust = { authorities: [certificates.ca.certificate] };
-
-// Deno's check for leaks wants libraries loaded before the first test.
-listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
-TlsContext.client({ trust })[Symbol.dispose]();
 
 /** Two ends of a TLS connection over loopback; closed at once when disposed, and waited for by nobody then. */
 export interface TlsPair<Connection = TlsConnection> extends AsyncDisposable {

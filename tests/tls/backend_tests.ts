@@ -6,19 +6,15 @@ import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { IncomingConnection, TlsConnection } from "../../lib/tls/connection.ts";
 import { type Backend, dial, listen } from "../../lib/tls/backend.ts";
 import { descriptorOf } from "../../lib/tls/descriptor.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions } from "../../lib/tls/options.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow, oddCertificate } from "./odd_certificates.ts";
 import { openssl, withFolder } from "./openssl.ts";
+import "./loaded_libssl.ts";
 
 const certificates = await createCertificates({ hosts: ["localhost", "127.0.0.1"], days: 1 });
 const trust = { authorities: [certificates.ca.certificate] };
 const hostname = "127.0.0.1";
-
-// Deno's check for leaks wants libraries loaded before the first test.
-listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
-TlsContext.client({ trust })[Symbol.dispose]();
 
 /** A server's identity whose key openssl makes, which is quicker with RSA than WebCrypto is. */
 async function issuedByOpenssl(keyType: string): Promise<Identity> {

@@ -58,12 +58,16 @@ export class TestAuthority {
    *
    * @param pathLength as for {@linkcode root}
    */
-  async below(pathLength?: number): Promise<TestAuthority> {
+  async below(
+    pathLength?: number,
+    validity: Pick<CertificateContent, "notAfter"> = {},
+  ): Promise<TestAuthority> {
     const keys = await generateKeys();
     const certificate = await this.#sign(
       `CN=Authority ${serialNumber}`,
       keys,
       await authorityExtensions(keys, pathLength),
+      validity,
     );
     return new TestAuthority(
       { certificate, signingKey: keys.privateKey },

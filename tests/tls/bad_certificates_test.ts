@@ -7,6 +7,7 @@ import type { Identity } from "../../lib/tls/trust.ts";
 import { selfSigned, TestAuthority, type Use } from "./bad_certificates.ts";
 import { backends, hostname, leavingNothing, MeetingPlace, type Outcome } from "./meeting.ts";
 import { daysFromNow } from "./odd_certificates.ts";
+import "./loaded_libssl.ts";
 
 const root = await TestAuthority.root();
 const intermediate = await root.below();
@@ -187,6 +188,7 @@ async function meetClient(
   version: keyof typeof versions,
   revocationLists: readonly string[],
   client: { readonly backend: Backend; readonly identity?: Identity },
+  required = true,
 ): Promise<[client: Outcome, server: Outcome]> {
   const { backend, ...shown } = client;
   const trust = { authorities };
@@ -195,7 +197,7 @@ async function meetClient(
     : [];
   await using place = new MeetingPlace({
     identity: goodServer,
-    clientAuthentication: { trust: { authorities, revocationLists: covered }, required: true },
+    clientAuthentication: { trust: { authorities, revocationLists: covered }, required },
     settings: { ciphers: versions[version] },
   }, "openssl");
   const good = await place.meet({ trust, identity: goodClient }, "openssl");
@@ -228,6 +230,17 @@ for (const { what, code, heard, issue, lists } of matrix.filter(({ use }) => use
       assertRefused(met[0], "certificate_rejected", heard);
     });
   }
+}
+
+for (const { what, code, heard, issue, lists } of matrix.filter(({ use }) => use !== "server")) {
+  matrixTest(`a client's certificate ${what} is refused where none is required`, async () => {
+    const identity = await issue("client");
+    const revocationLists = await lists?.(identity) ?? [];
+    const shown = { backend: "openssl", identity } as const;
+    const met = await meetClient("1.3", revocationLists, shown, false);
+    assertRefused(met[1], code);
+    assertRefused(met[0], "certificate_rejected", heard);
+  });
 }
 
 // With TLS 1.2 the alert says no more than that the handshake failed; libssl knows how far it got.

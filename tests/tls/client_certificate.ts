@@ -15,19 +15,18 @@ export interface ClientCertificateOptions {
   /** Instead of `names`: the value of their extension, DER. */
   readonly rawNames?: ArrayBuffer;
   readonly serial?: string;
-  readonly notAfter?: Date;
 }
 
 /** A self-signed certificate, DER. Values are what they are: nothing in them is parsed. */
 export async function clientCertificate(
   options: ClientCertificateOptions = {},
 ): Promise<Uint8Array> {
-  const { subject = [["CN", "client"]], names, rawNames, notAfter = daysFromNow(1) } = options;
+  const { subject = [["CN", "client"]], names, rawNames } = options;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: options.serial ?? "01",
     name: nameOf(subject),
     notBefore: daysFromNow(-2),
-    notAfter,
+    notAfter: daysFromNow(1),
     keys,
     signingAlgorithm: algorithm,
     extensions: [

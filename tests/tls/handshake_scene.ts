@@ -10,13 +10,11 @@ import { type Backend, dial, listen } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { endpointText, type TlsConnection } from "../../lib/tls/connection.ts";
 import type { DialOptions } from "../../lib/tls/options.ts";
+import "./loaded_libssl.ts";
 
 export const hostname = "127.0.0.1";
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 const trusting = { authorities: [certificates.ca.certificate] };
-
-// Deno's check for leaks wants libraries loaded before the first test.
-listen({ hostname, port: 0, identity: certificates.server }, { backend: "openssl" }).close();
 
 export interface HandshakeSceneOptions {
   readonly limits?: Partial<Limits>;

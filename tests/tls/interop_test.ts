@@ -5,11 +5,11 @@ import { type Backend, dial } from "../../lib/tls/backend.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import type { TlsConnection } from "../../lib/tls/connection.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import type { DialOptions } from "../../lib/tls/options.ts";
 import { backends, hostname, MeetingPlace } from "./meeting.ts";
 import { withFolder } from "./openssl.ts";
 import { nodeClient, PeerServer, sClient } from "./peers.ts";
+import "./loaded_libssl.ts";
 
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 const { ca, server: identity, client: clientIdentity } = certificates;
@@ -21,7 +21,6 @@ const versions = ["1.2", "1.3"] as const;
 for (const backend of backends) {
   await using _place = new MeetingPlace({ identity }, backend);
 }
-TlsContext.client({ trust })[Symbol.dispose]();
 
 /** A test with the certificates in files of a folder. */
 function interopTest(name: string, test: (files: string) => Promise<void>): void {

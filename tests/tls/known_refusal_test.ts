@@ -6,16 +6,14 @@ import { TlsError } from "../../lib/errors.ts";
 import { dial, listen } from "../../lib/tls/backend.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { OcspClient } from "../../lib/tls/ocsp_client.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import { OcspAuthority, serials } from "./ocsp_authority.ts";
+import "./loaded_libssl.ts";
 
 const hostname = "127.0.0.1";
 const { ca, server } = await createCertificates({ hosts: [hostname], days: 1 });
 const trust = { authorities: [ca.certificate] };
 
 // Deno's check for leaks wants libraries loaded before the first test.
-listen({ hostname, port: 0, identity: server }, { backend: "openssl" }).close();
-TlsContext.client({ trust })[Symbol.dispose]();
 libcryptoOcsp();
 
 Deno.test("what a responder has said before ends the handshake, with the alert for it", async () => {

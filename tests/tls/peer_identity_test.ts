@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { AsnConvert } from "@peculiar/asn1-schema";
 import { GeneralName, OtherName, SubjectAlternativeName } from "@peculiar/asn1-x509";
 import type { LogRecord } from "@logtape/logtape";
@@ -6,9 +6,8 @@ import fc from "fast-check";
 import { X509Certificate } from "node:crypto";
 import { TlsError } from "../../lib/errors.ts";
 import { jsonLine, textLine } from "../../lib/telemetry/log.ts";
-import { checkNotExpired, identityFields, peerIdentity } from "../../lib/tls/peer_identity.ts";
+import { identityFields, peerIdentity } from "../../lib/tls/peer_identity.ts";
 import { clientCertificate } from "./client_certificate.ts";
-import { daysFromNow } from "./odd_certificates.ts";
 
 Deno.test("an identity has the subject, its parts and the alternative names by kind", async () => {
   const der = await clientCertificate({
@@ -25,7 +24,7 @@ Deno.test("an identity has the subject, its parts and the alternative names by k
     ],
     serial: "00c0ffee",
   });
-  const { notAfter: _, subjectName, ...identity } = await peerIdentity(der);
+  const { subjectName, ...identity } = await peerIdentity(der);
   const openssl = new X509Certificate(der);
   const subject = "CN=node-1,OU=backup,OU=storage,O=Example\\, Inc.,C=CH";
   assertEquals(identity, {
@@ -132,12 +131,6 @@ Deno.test("what is no certificate is refused by name", async () => {
     const { code } = await assertRejects(() => peerIdentity(der), TlsError);
     assertEquals(code, "peer_certificate");
   }
-});
-
-Deno.test("a certificate whose time is over is refused, and one in its time is not", async () => {
-  const expired = await peerIdentity(await clientCertificate({ notAfter: daysFromNow(-1) }));
-  assertEquals(assertThrows(() => checkNotExpired(expired), TlsError).code, "certificate_expired");
-  checkNotExpired(await peerIdentity(await clientCertificate()));
 });
 
 Deno.test("a log shows an identity on one line that text of a certificate cannot forge", async () => {

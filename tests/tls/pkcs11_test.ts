@@ -9,7 +9,6 @@ import { idle } from "../../ffi/epoll.ts";
 import { TlsError } from "../../lib/errors.ts";
 import { dial, dialerBackend, listen, listenerBackend } from "../../lib/tls/backend.ts";
 import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
-import { TlsContext } from "../../lib/tls/openssl_context.ts";
 import { type Identity, loadServerIdentity } from "../../lib/tls/trust.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { CapturedLog } from "../telemetry/captured_log.ts";
@@ -17,6 +16,7 @@ import { ServerTls } from "../../lib/cli/server_tls.ts";
 import { startServer, verbsealIn } from "../cli/run.ts";
 import { openssl } from "./openssl.ts";
 import { SoftwareToken } from "./software_token.ts";
+import "./loaded_libssl.ts";
 
 const hostname = "127.0.0.1";
 const folder = await Deno.makeTempDir();
@@ -41,7 +41,6 @@ function load(label: keyof typeof files): Promise<Identity> {
 
 // Deno's check for leaks wants libraries loaded before the first test.
 listen({ hostname, port: 0, identity: await load("rsa-server") }).close();
-TlsContext.client({ trust: { authorities: [rsa.ca.certificate] } })[Symbol.dispose]();
 
 /** What the program says of a key that it cannot serve with. */
 async function refusal(key: string, cert = files["ecdsa-server"]): Promise<string> {

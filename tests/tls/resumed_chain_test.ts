@@ -3,20 +3,17 @@ import { assertEquals } from "@std/assert";
 import * as x509 from "@peculiar/x509";
 import { idle } from "../../ffi/epoll.ts";
 import { generateKeys } from "../../lib/tls/key_types.ts";
-import { listen } from "../../lib/tls/backend.ts";
 import { clientIdentity } from "./client_certificate.ts";
-import { hostname, MeetingPlace } from "./meeting.ts";
+import { MeetingPlace } from "./meeting.ts";
 import { OcspAuthority, serials } from "./ocsp_authority.ts";
 import { daysFromNow } from "./odd_certificates.ts";
 import { sClient } from "./peers.ts";
+import "./loaded_libssl.ts";
 
 await using authority = await OcspAuthority.create();
 const identity = await authority.issue(serials.good);
 const trust = { authorities: [authority.identity.certificate] };
 const options = { identity, clientAuthentication: { trust, required: true } };
-
-// Deno's check for leaks wants libraries, and what they call back, loaded before the first test.
-listen({ hostname, port: 0, ...options }, { backend: "openssl" }).close();
 
 for (const version of ["1.2", "1.3"]) {
   Deno.test(`TLS ${version}: of a resumed session it is known who has signed its client's certificate`, async () => {

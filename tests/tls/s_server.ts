@@ -7,11 +7,12 @@ export const hostname = "127.0.0.1";
  * Runs `openssl s_server` with `server.pem` and `server.key` of a folder for as long as a test takes.
  *
  * @param options further ones
+ * @param test is given the port, and how to type what it obeys (CONNECTED COMMANDS of openssl-s_server(1))
  */
 export async function serving(
   folder: string,
   options: readonly string[],
-  test: (port: number) => Promise<void>,
+  test: (port: number, type: (text: string) => Promise<void>) => Promise<void>,
 ): Promise<void> {
   const child = new Deno.Command("openssl", {
     args: ["s_server", "-accept", `${hostname}:0`, ...options]
@@ -21,11 +22,12 @@ export async function serving(
     stderr: "null",
   }).spawn();
   const output = child.stdout.getReader();
+  const input = child.stdin.getWriter();
   try {
-    await test(await portOf(output));
+    await test(await portOf(output), (text) => input.write(new TextEncoder().encode(text)));
   } finally {
     child.kill();
-    await Promise.all([child.stdin.close(), output.cancel(), child.status]);
+    await Promise.all([input.close(), output.cancel(), child.status]);
     await idle();
   }
 }

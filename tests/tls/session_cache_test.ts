@@ -10,9 +10,11 @@ import { certificatePin } from "../../lib/tls/openssl_verification.ts";
 import type { DialOptions, ListenOptions, TlsSettings } from "../../lib/tls/options.ts";
 import { decodePem } from "../../lib/tls/x509.ts";
 import { TestAuthority } from "./bad_certificates.ts";
+import { clockAhead } from "./clock.ts";
 import { hostname, MeetingPlace } from "./meeting.ts";
 import { withFolder } from "./openssl.ts";
 import { serving } from "./s_server.ts";
+import "./loaded_libssl.ts";
 
 const root = await TestAuthority.root();
 const department = await root.below();
@@ -96,10 +98,10 @@ function pinOf(certificate: string): string {
   return certificatePin(decodePem(certificate, "CERTIFICATE")[0]!);
 }
 
-// Deno's check for leaks wants libraries, and what they call back, loaded before the first test.
+// What is loaded when it is used first is there before the first test.
 {
   await using meetings = new Meetings();
-  await meetings.meet({ trust: { authorities: [], pins: [pin] } });
+  await meetings.meet();
   await meetings.meet({ ocsp: "prefer" });
 }
 
@@ -115,10 +117,14 @@ for (const [version, settings] of Object.entries(versions)) {
     }
   });
 
-  Deno.test(`${version}: a client resumes the session of a connection that was lost`, async () => {
+  Deno.test(`${version}: a client resumes the sessions of connections that were lost`, async () => {
     await using meetings = new Meetings();
-    await meetings.meet({ settings }, (connection) => connection.abort());
-    assertEquals(await meetings.resumes({ settings }), true);
+    const lose = (connection: TlsConnection) => connection.abort();
+    const resumed = [];
+    for (let count = 0; count < 4; count++) {
+      resumed.push(await meetings.resumes({ settings }, lose));
+    }
+    assertEquals(resumed, [false, true, true, true]);
   });
 
   Deno.test(`${version}: of a client that resumes it is known who it is`, async () => {
@@ -146,13 +152,16 @@ for (const [version, settings] of Object.entries(versions)) {
       const options = ["-alpn", "verbseal/1", "-rev", "-cert_chain", `${folder}/server.pem`];
       await serving(folder, options, async (port) => {
         using sessions = new TlsSessionCache();
-        for (const expected of [false, true, true]) {
+        using clock = clockAhead(0);
+        for (const expected of [false, true, true, false]) {
           const options = { hostname, port, trust, sessions, settings, handshakeSeconds: 5 };
           const connection = await dial(options, { backend: "openssl" });
           assertEquals(connection.handshake?.resumed, expected);
           await connection.write(new TextEncoder().encode("ping\n"));
           assertEquals(await connection.read(new Uint8Array(5)), 5);
           await connection.close();
+          // Long after the only full handshake.
+          if (expected) clock.milliseconds += 43_201_000;
         }
       });
     });
@@ -163,6 +172,31 @@ Deno.test("a ticket of TLS 1.3 is used once", async () => {
   await using meetings = new Meetings();
   await meetings.meet();
   assertEquals(await Promise.all([meetings.resumes(), meetings.resumes()]), [true, false]);
+});
+
+Deno.test("a session of other cipher suites is not resumed", async () => {
+  await using meetings = new Meetings();
+  for (const cipher of ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"]) {
+    assertEquals(await meetings.resumes({ settings: { ciphers: [cipher] } }), false);
+  }
+});
+
+Deno.test("a server is asked for a ticket only where it will be used", async () => {
+  for (const sessions of [undefined, new TlsSessionCache()]) {
+    using listener = Deno.listen({ hostname, port: 0 });
+    const target = { hostname, port: listener.addr.port, trust, handshakeSeconds: 5 };
+    const dialling = dial({ ...target, ...(sessions ? { sessions } : {}) }, { backend: "openssl" });
+    using connection = await listener.accept();
+    const hello = new Uint8Array(4096);
+    const count = await connection.read(hello);
+    // The empty extension session_ticket (RFC 5077, section 3.2).
+    const asks = hello.subarray(0, count!).toHex().includes("00230000");
+    assertEquals(asks, sessions !== undefined);
+    connection.close();
+    await assertRejects(() => dialling, TlsError);
+    sessions?.[Symbol.dispose]();
+  }
+  await idle();
 });
 
 Deno.test("a server whose certificate was revoked meanwhile is refused, and so is its authority's", async () => {
