@@ -40,6 +40,11 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
     text: "connections a second from one address",
     parse: count,
   },
+  sessionsPerSecond: {
+    flags: "--session-rate <count>",
+    text: "sessions that one address begins a second; more wait for their turn",
+    parse: count,
+  },
   handshakes: {
     flags: "--max-handshakes <count>",
     text: "connections at once that have not finished the exchange; a quarter from one address",

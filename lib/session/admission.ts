@@ -13,6 +13,8 @@ interface Account {
   handshakes: number;
   attempts: number;
   updated: number;
+  /** When its next session may begin. */
+  sessionDue: number;
 }
 
 /** One address may have this part of the unfinished exchanges, so that it cannot lock out all others. */
@@ -126,6 +128,22 @@ export class Admission {
       this.#handshakes -= 1;
       account.handshakes -= 1;
     });
+  }
+
+  /**
+   * A client is to have a session, which costs much to begin: one of an address that begins many waits.
+   *
+   * @returns milliseconds until then
+   */
+  sessionDelay(address: string): number {
+    const account = this.#account(address);
+    const { handshakes, sessionsPerSecond } = this.limits;
+    const pause = 1000 / sessionsPerSecond;
+    const saved = Math.max(0, handshakes * HANDSHAKE_SHARE - 1) * pause;
+    const now = this.now();
+    const due = Math.max(account.sessionDue, now - saved);
+    account.sessionDue = due + pause;
+    return Math.max(0, due - now);
   }
 
   /**
@@ -258,6 +276,7 @@ export class Admission {
       handshakes: 0,
       attempts: rate,
       updated: now,
+      sessionDue: -Infinity,
     };
     account.attempts = Math.min(rate, account.attempts + rate * (now - account.updated) / 1000);
     account.updated = now;

@@ -24,6 +24,12 @@ export interface Limits {
    */
   readonly connectionsPerSecond: number;
   /**
+   * Sessions that one address begins a second; those beyond wait for their turn, and a quarter of
+   * {@linkcode handshakes} may come at once before. 20: to bring one up and down takes the control
+   * thread and a worker some seven milliseconds, so that one address can take a seventh of a core.
+   */
+  readonly sessionsPerSecond: number;
+  /**
    * Connections at once that have not finished the exchange, a quarter of them from one address.
    * 256: each holds a socket and the state of TLS, about 100 KiB.
    */
@@ -125,6 +131,7 @@ export const defaultLimits: Limits = {
   clientsPerAddress: 256,
   clientsPerIdentity: 256,
   connectionsPerSecond: 100,
+  sessionsPerSecond: 20,
   handshakes: 256,
   handshakeSeconds: 10,
   idleSeconds: 30,

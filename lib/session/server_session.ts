@@ -1,3 +1,4 @@
+import { delay } from "@std/async/delay";
 import { ServerExchange } from "../control/exchange.ts";
 import type {
   Hello,
@@ -299,6 +300,7 @@ export class ServerSession {
     const choices = transport === "rdma"
       ? this.#chooseQueuePair(offers, services, localAddress)
       : { transport, services };
+    await this.#awaitTurn();
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, {
       quota: this.#client.quota(limits.clientsPerIdentity),
       registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
@@ -314,6 +316,14 @@ export class ServerSession {
         idleSeconds: Math.ceil(limits.idleSeconds),
       },
     };
+  }
+
+  async #awaitTurn(): Promise<void> {
+    const { hostname } = this.#incoming.peerAddress;
+    const milliseconds = this.#context.admission.sessionDelay(hostname);
+    if (milliseconds === 0) return;
+    this.#limited("session delayed", "session_rate", "slowed");
+    await delay(milliseconds, { signal: this.#cutting.signal });
   }
 
   /** The client's choice, unless there is no RDMA device and the policy prefers another. */

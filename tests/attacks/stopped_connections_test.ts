@@ -48,7 +48,8 @@ attackTest<Crowd>({
     await using server = await RunningServer.start(workspace, [
       ...["--handshake-timeout", handshakeTimeout],
       // All come from one address here, the honest clients' too: its limits are not the subject.
-      ...["--connection-rate", "1000000", "--max-handshakes", "4000"],
+      ...["--connection-rate", "1000000", "--session-rate", "1000000"],
+      ...["--max-handshakes", "4000"],
       ...["--max-clients", "4000", "--max-clients-per-address", "4000"],
       ...["--max-registered-in-all", "16GiB"],
     ]);

@@ -7,9 +7,13 @@ import { NetworkNamespace } from "../vm/namespace.ts";
 import type { Figure } from "./figure.ts";
 import { measureInTurn } from "./in_turn.ts";
 import { linesOf, startProcess } from "./peer.ts";
+import { finish } from "./scp.ts";
 
 const runs = provider === rxe ? 3 : 5;
 const seconds = 2;
+
+/** The server has the first one, and its clients the others, where there are several. */
+const processors = navigator.hardwareConcurrency;
 
 /** The part that a client keeps at least beside a hostile one of what it has beside one that means well. */
 const KEPT_PART = 0.9;
@@ -59,9 +63,13 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
   // A neighbour whom the others leave no processor takes its time to come in.
   const options = ["--device", provider.device, "--handshake-timeout", "60s"];
-  const { port } = building.use(await startServer(workspace.path, options));
-  // All run on one machine: what a neighbour's own work takes of its processors says nothing of the
-  // server, and is made the same for those that mean well and those that do not.
+  const { port, pid } = building.use(await startServer(workspace.path, options));
+  // All run on one machine. What is done for a neighbour, here and there, is not to take what another
+  // client has of its own: so the server has a processor for itself, as if it were a host, and
+  // neighbours take as much of the clients' whether they mean well or not.
+  if (processors > 1) {
+    await finish("taskset", ["--all-tasks", "--cpu-list", "--pid", "0", `${pid}`]);
+  }
   const start = (load: Load, busy: boolean) => {
     const host = load === "packets" ? far : undefined;
     const address = host ? NetworkNamespace.addresses.ipv4 : provider.address;
@@ -95,7 +103,7 @@ function settings(load: keyof typeof hostile): string {
   return `echo of 32 KiB, four at once, of one client beside another of the same server, each a ` +
     `process, the neighbour a busy one, by ${
       provider === rxe ? "rxe0, on an emulated processor" : "the embedded provider"
-    }; ` +
+    }; the server on one of ${processors} processors, clients on the others; ` +
     `Verbseal: beside ${hostile[load]}; peer: beside a client that does the same as the one ` +
     `measured; medians of ${runs} runs of ${seconds} s each, in turn`;
 }
@@ -109,7 +117,10 @@ class Neighbour implements AsyncDisposable {
 
   /** @param host another than this one: packets of a device to itself use no wire */
   static async start(options: NeighbourOptions, host?: NetworkNamespace): Promise<Neighbour> {
-    const within = host ? ["ip", "netns", "exec", host.name] : [];
+    const within = [
+      ...(host ? ["ip", "netns", "exec", host.name] : []),
+      ...(processors > 1 ? ["taskset", "--cpu-list", `1-${processors - 1}`] : []),
+    ];
     const process = startProcess("./neighbour_process.ts", JSON.stringify(options), within);
     const nextLine = linesOf(process.stdout);
     if (await nextLine() !== "begun") throw new Error(`the load ${options.load} has not begun`);

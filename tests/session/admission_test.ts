@@ -99,6 +99,18 @@ Deno.test("no address gets more connections than its rate allows, whenever it tr
   }));
 });
 
+Deno.test("an address begins some sessions at once, and further ones at a pace of its own", () => {
+  const { door, clock } = admission({ sessionsPerSecond: 10, handshakes: 8 });
+  const delays = (count: number, address = "10.0.0.1") =>
+    Array.from({ length: count }, () => door.sessionDelay(address));
+  assertEquals(delays(5), [0, 0, 100, 200, 300]);
+  assertEquals(delays(3, "10.0.0.2"), [0, 0, 100]);
+  clock.milliseconds += 250;
+  assertEquals(delays(1), [150]);
+  clock.milliseconds += 60_000;
+  assertEquals(delays(4), [0, 0, 100, 200], "a pause saves up no more than may come at once");
+});
+
 Deno.test("only so many connections may be in the exchange at once", () => {
   const { door } = admission({ handshakes: 2 });
   const first = door.connection("10.0.0.1");

@@ -138,6 +138,22 @@ verbsTest("messages come as fast as they may, and every one is answered", async 
   assert(scene.admission.reports.counts.message_rate! > 0);
 });
 
+verbsTest("sessions that one address begins too fast wait for their turn", async () => {
+  await using scene = await IdentityScene.create({
+    limits: { sessionsPerSecond: 2, handshakes: 8 },
+  });
+  const took = [];
+  for (let count = 0; count < 3; count++) {
+    const started = performance.now();
+    await scene.client();
+    took.push(performance.now() - started);
+  }
+  // Two may come at once.
+  assert(took[2]! > 300, `${took} ms`);
+  const { limit } = await scene.logged("session delayed");
+  assertEquals(limit, "session_rate");
+});
+
 verbsTest("connections that are refused without end do not fill the log", async () => {
   await using scene = await IdentityScene.create({ limits: { connectionsPerSecond: 1 } });
   using _first = await scene.tcp();
