@@ -117,6 +117,8 @@ class DenoListener implements TlsListener {
   readonly #accepted: Deno.TlsConn[] = [];
   #arrival = Promise.withResolvers<void>();
   #iterating = false;
+  /** Why the last attempt to accept a connection has failed. */
+  #inWantOf: string | undefined;
   #closed = false;
 
   /** @param listener this listener's from now on */
@@ -169,14 +171,22 @@ class DenoListener implements TlsListener {
     while (listener === this.#listener || listener === this.#former) {
       try {
         this.#accepted.push(await listener.accept());
+        this.#inWantOf = undefined;
         this.#wake();
       } catch (error) {
         if (error instanceof Deno.errors.BadResource || this.#closed) return;
         if (error instanceof Deno.errors.ConnectionAborted) continue;
-        log.warning("a connection could not be accepted", { reason: errorText(error) });
+        this.#warn(errorText(error));
         await delay(acceptRetryMilliseconds);
       }
     }
+  }
+
+  /** Once, until there is enough again. */
+  #warn(reason: string): void {
+    if (reason === this.#inWantOf) return;
+    this.#inWantOf = reason;
+    log.warning("a connection could not be accepted", { reason });
   }
 
   #wake(): void {

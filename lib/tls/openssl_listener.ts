@@ -81,6 +81,8 @@ class OpensslListener implements TlsListener, Acceptor {
   #context: TlsContext;
   #ticketKeys: TicketKeys;
   #knownRefusal: KnownRefusal | undefined;
+  /** Why the last attempt to accept a connection has failed. */
+  #inWantOf: string | undefined;
   #closed = false;
 
   /** @param listener this listener's from now on, as is the context */
@@ -136,15 +138,23 @@ class OpensslListener implements TlsListener, Acceptor {
     for (let count = 1; !this.#closed; count++) {
       const descriptor = this.#accept();
       if (descriptor >= 0) {
+        this.#inWantOf = undefined;
         yield new OpensslIncomingConnection(descriptor, endpointOfSocket(this.#address), this);
         if (count % acceptBatch === 0) await delay(0);
       } else if (errno() === constants.errno.EAGAIN) {
         await readableSoon(this.#descriptor);
       } else if (!passing.includes(errno())) {
-        log.warning("a connection could not be accepted", { reason: errnoName(errno()) });
+        this.#warn(errnoName(errno()));
         await delay(acceptRetryMilliseconds);
       }
     }
+  }
+
+  /** Once, until there is enough again. */
+  #warn(reason: string): void {
+    if (reason === this.#inWantOf) return;
+    this.#inWantOf = reason;
+    log.warning("a connection could not be accepted", { reason });
   }
 
   #accept(): number {

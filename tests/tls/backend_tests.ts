@@ -460,8 +460,9 @@ export function testBackend(backend: Backend): void {
     }
   });
 
-  test("a listener that ran out of file descriptors goes on when there are some again", async () => {
+  test("a listener that ran out of file descriptors says so once, and goes on when there are some again", async () => {
     const output = await runScript("./exhaust_descriptors.ts", {}, "ulimit -n 60; exec");
     assert(output.includes("accepted again"), output);
+    assertEquals(output.match(/could not be accepted/g)?.length, 1, output);
   });
 }

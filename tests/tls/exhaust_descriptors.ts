@@ -1,4 +1,5 @@
 /** Run with few file descriptors: listens, lets clients use them up, and sees that it recovers. */
+import { delay } from "@std/async/delay";
 import { configureLogging } from "../../lib/telemetry/log.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { type Backend, listen } from "../../lib/tls/backend.ts";
@@ -31,6 +32,8 @@ const accepting = (async () => {
 })();
 
 await exhausted;
+// Meanwhile the listener tries some times more.
+await delay(300);
 console.log(`${clients.length} clients used up the descriptors`);
 // Clients that were connected and not accepted are in the backlog still.
 for (const connection of [...accepted.splice(0), ...clients.splice(0)]) {
