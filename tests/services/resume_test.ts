@@ -7,7 +7,7 @@ import { VerbsealError } from "../../lib/errors.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { Download, Upload } from "../../lib/services/unfinished_transfers.ts";
 import { openClient } from "../client.ts";
-import { randomFile, type RunningServer, sha256 } from "../program.ts";
+import { eventually, randomFile, type RunningServer, sha256 } from "../program.ts";
 import { provider } from "../provider.ts";
 // Before the scene, which opens a device.
 import { intrude } from "../session/intruder.ts";
@@ -155,6 +155,30 @@ hostTest(
     await deadline(moveBy(second, unfinished), 60_000);
     assertEquals(await sha256(target), await sha256(source));
     watch.assertResumed();
+  },
+);
+
+hostTest(
+  "what an address leaves unfinished drives out its own, and nobody else's",
+  async (scene) => {
+    const server = await scene.server("--max-unfinished-per-identity", "1", "--address", "::");
+    const parts = () => new Set(partsBeside(`${scene.workspace.root}/far`));
+    const leave = async (hostname: string) => {
+      let current: Client | undefined;
+      const watch = new Watch(() => intrude("server", current!, { sent: 4, forge: true }));
+      const { unfinished } = await transferOf(scene, "put", watch);
+      using _closing = unfinished;
+      const before = parts();
+      await using client = current = await openClient(scene.workspace, server, { hostname });
+      await assertRejects(() => deadline(moveBy(client, unfinished), 60_000), VerbsealError);
+      return [...parts().difference(before)];
+    };
+    const first = await leave(provider.address);
+    const other = await leave("::1");
+    const second = await leave(provider.address);
+    assertEquals([first.length, other.length, second.length], [1, 1, 1]);
+    await eventually("the first one's is gone", () => !parts().has(first[0]!), 5000);
+    assertEquals(parts(), new Set([...other, ...second]));
   },
 );
 
