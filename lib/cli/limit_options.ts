@@ -42,7 +42,7 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   sessionsPerSecond: {
     flags: "--session-rate <count>",
-    text: "sessions that one address begins a second; more wait for their turn",
+    text: "sessions that one address begins a second; more wait a while, or are refused",
     parse: count,
   },
   handshakes: {

@@ -134,14 +134,22 @@ export class Admission {
    * A client is to have a session, which costs much to begin: one of an address that begins many waits.
    *
    * @returns milliseconds until then
+   * @throws LimitError when that takes more than half the time of an exchange; it is as if nobody had come
    */
   sessionDelay(address: string): number {
     const account = this.#account(address);
-    const { handshakes, sessionsPerSecond } = this.limits;
+    const { handshakes, handshakeSeconds, sessionsPerSecond } = this.limits;
     const pause = 1000 / sessionsPerSecond;
     const saved = Math.max(0, handshakes * HANDSHAKE_SHARE - 1) * pause;
     const now = this.now();
     const due = Math.max(account.sessionDue, now - saved);
+    if (due - now > handshakeSeconds * 1000 / 2) {
+      throw new LimitError(
+        "session_rate",
+        `this address begins more than ${sessionsPerSecond} sessions a second`,
+        "try again later",
+      );
+    }
     account.sessionDue = due + pause;
     return Math.max(0, due - now);
   }

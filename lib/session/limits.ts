@@ -24,9 +24,10 @@ export interface Limits {
    */
   readonly connectionsPerSecond: number;
   /**
-   * Sessions that one address begins a second; those beyond wait for their turn, and a quarter of
-   * {@linkcode handshakes} may come at once before. 20: to bring one up and down takes the control
-   * thread and a worker some seven milliseconds, so that one address can take a seventh of a core.
+   * Sessions that one address begins a second; a quarter of {@linkcode handshakes} may come at once
+   * before, and those beyond wait for their turn, at most half of {@linkcode handshakeSeconds}. 20:
+   * to bring one up and down takes the control thread and a worker some seven milliseconds, so that
+   * one address can take a seventh of a core.
    */
   readonly sessionsPerSecond: number;
   /**

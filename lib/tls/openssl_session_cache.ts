@@ -89,6 +89,7 @@ function isStillOfUse({ certificates, verified }: CachedSession, dialling: Diall
 /** One connection's part in it, which ends with the connection. */
 class Resumption implements Disposable {
   readonly #stop: Disposable;
+  readonly #began = Date.now();
   #offered: CachedSession | undefined;
 
   /**
@@ -126,7 +127,7 @@ class Resumption implements Disposable {
     if (!session) return;
     const former = this.#isReused ? this.#offered : undefined;
     const { certificates, verified } = former ??
-      { certificates: peerCertificatesOf(this.ssl), verified: Date.now() };
+      { certificates: peerCertificatesOf(this.ssl), verified: this.#began };
     this.keep({ session, certificates, verified });
   }
 

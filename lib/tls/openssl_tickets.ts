@@ -15,7 +15,8 @@ export class TicketKeys {
   /** Before each handshake. */
   renew(): void {
     const now = Date.now();
-    if (now - this.#since < keyMilliseconds) return;
+    // A clock that was set back makes no key last longer.
+    if (now >= this.#since && now - this.#since < keyMilliseconds) return;
     this.#since = now;
     const { SSL_CTX_ctrl, SSL_CTX_set_tlsext_ticket_keys } = libssl();
     const command = SSL.SSL_CTRL_SET_TLSEXT_TICKET_KEYS;
@@ -62,11 +63,8 @@ const opened = once(() =>
     } as const,
     (ssl, session, _keyName, _keyNameLength, status) => {
       const isFresh = status === SSL.SSL_TICKET_SUCCESS;
-      if (!isFresh && status !== SSL.SSL_TICKET_SUCCESS_RENEW) {
-        return SSL
-          .SSL_TICKET_RETURN_IGNORE_RENEW;
-      }
-      if (!isWelcome(ssl!, session!)) return SSL.SSL_TICKET_RETURN_IGNORE_RENEW;
+      const isKnown = isFresh || status === SSL.SSL_TICKET_SUCCESS_RENEW;
+      if (!isKnown || !isWelcome(ssl!, session!)) return SSL.SSL_TICKET_RETURN_IGNORE_RENEW;
       return isFresh ? SSL.SSL_TICKET_RETURN_USE : SSL.SSL_TICKET_RETURN_USE_RENEW;
     },
   )

@@ -103,7 +103,9 @@ function settings(load: keyof typeof hostile): string {
   return `echo of 32 KiB, four at once, of one client beside another of the same server, each a ` +
     `process, the neighbour a busy one, by ${
       provider === rxe ? "rxe0, on an emulated processor" : "the embedded provider"
-    }; the server on one of ${processors} processors, clients on the others; ` +
+    }; ${
+      processors > 1 ? `the server on one of ${processors} processors, clients on the others; ` : ""
+    }` +
     `Verbseal: beside ${hostile[load]}; peer: beside a client that does the same as the one ` +
     `measured; medians of ${runs} runs of ${seconds} s each, in turn`;
 }

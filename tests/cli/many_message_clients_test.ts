@@ -8,8 +8,9 @@ const CLIENTS = 5000;
 /** Handshakes under way at a time: as many processes would have no more at once. */
 const AT_ONCE = 32;
 
-/** All come from one address, which is allowed a quarter of them unless told. */
+/** All come from one address, which is allowed a quarter of them unless told, and are silent for long. */
 const listening = [
+  ...["--idle-timeout", "600s", "--handshake-timeout", "60s"],
   ...["--messages-listen", `${hostname}:0`, "--connection-rate", "100000"],
   ...["--max-message-clients-per-address", String(CLIENTS), "--max-handshakes", "1024"],
 ];

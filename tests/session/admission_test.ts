@@ -111,6 +111,15 @@ Deno.test("an address begins some sessions at once, and further ones at a pace o
   assertEquals(delays(4), [0, 0, 100, 200], "a pause saves up no more than may come at once");
 });
 
+Deno.test("a session that would wait too long is refused, and has none behind it wait for it", () => {
+  const { door, clock } = admission({ sessionsPerSecond: 1, handshakes: 4, handshakeSeconds: 4 });
+  const begin = () => door.sessionDelay("10.0.0.1");
+  assertEquals([begin(), begin(), begin()], [0, 1000, 2000]);
+  for (let count = 0; count < 100; count++) assertEquals(refusal(begin), "session_rate");
+  clock.milliseconds += 1000;
+  assertEquals(begin(), 2000);
+});
+
 Deno.test("only so many connections may be in the exchange at once", () => {
   const { door } = admission({ handshakes: 2 });
   const first = door.connection("10.0.0.1");
