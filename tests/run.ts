@@ -184,7 +184,7 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 const SAME_WITH_EITHER = new RegExp(
   "^tests/(vm/|tls/|cli/|security/|services/(unfinished_files|file_refusals)" +
     "|attacks/(impersonation|privileges)_|session/(audit|bad_exchange|identity|ktls_sessions|policy" +
-    "|refusals|sealing|session_limits|stream_data_path)_)",
+    "|refusals|resumed_identity|sealing|session_limits|stream_data_path)_)",
 );
 
 /** Whether a test file, relative to the repository, shows nothing in the guest that it does not show here. */

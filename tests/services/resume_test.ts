@@ -14,8 +14,8 @@ import { intrude } from "../session/intruder.ts";
 import { CuttingProxy } from "../session/cutting_proxy.ts";
 import { failureTest, hostTest, names, reasons, type Scene } from "../session/failure_scene.ts";
 
-/** In the guest a quarter of what takes some time on the host does. */
-const SIZE = (provider.name === "verbs" ? 8 : 32) * 2 ** 20;
+/** In the guest half of what takes some time on the host does. */
+const SIZE = (provider.name === "verbs" ? 16 : 32) * 2 ** 20;
 
 /** How far a transfer has come; calls `disturb` once when it is through with a quarter. */
 class Watch {
