@@ -1,3 +1,4 @@
+import { lastingCallback } from "../../ffi/callback.ts";
 import { addressOf, cString, pointerAt } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
@@ -111,7 +112,7 @@ export class TlsContext implements Disposable {
       if (options.kernel === "preferred") context.#offerKernelSuites(options.settings);
       const { trust } = options;
       if (trust) context.#believe(trust);
-      const verify = verifierFor(trust).pointer;
+      const verify = verifierFor(trust);
       libssl().SSL_CTX_set_verify(context.pointer, SSL.SSL_VERIFY_PEER, verify);
       return context;
     } catch (error) {
@@ -235,7 +236,7 @@ export class TlsContext implements Disposable {
     this.#believe(authentication.trust);
     const required = authentication.required ? SSL.SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
     const mode = SSL.SSL_VERIFY_PEER | required;
-    SSL_CTX_set_verify(this.pointer, mode, verifyAuthorities().pointer);
+    SSL_CTX_set_verify(this.pointer, mode, verifyAuthorities());
     for (const pem of authentication.trust.authorities) {
       for (using each of readAll(pem, "X509")) {
         libssl().SSL_CTX_add_client_CA(this.pointer, each.pointer);
@@ -252,7 +253,7 @@ export class TlsContext implements Disposable {
     }
     libssl().SSL_CTX_set_alpn_select_cb(
       this.pointer,
-      selectCallback().pointer,
+      selectCallback(),
       pointerAt(BigInt(index)),
     );
   }
@@ -273,33 +274,21 @@ const protocolLists: {
   readonly kernelProtocol: string | undefined;
 }[] = [];
 
-type SelectCallback = Deno.UnsafeCallback<{
-  readonly parameters: readonly ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"];
-  readonly result: "i32";
-}>;
-
-let callback: SelectCallback | undefined;
-
-/** C's way to ask which protocol it shall be: as long as the thread lives, as contexts outlive us. */
-function selectCallback(): SelectCallback {
-  return callback ??= new Deno.UnsafeCallback(
-    {
-      parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"],
-      result: "i32",
-    } as const,
-    (ssl, out, outLength, offered, length, argument) => {
-      const { wire, kernelProtocol } = protocolLists[Number(addressOf(argument))]!;
-      const { SSL_select_next_proto, SSL_set_options, SSL_set_num_tickets } = libssl();
-      const found = SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
-      if (found !== SSL.OPENSSL_NPN_NEGOTIATED) return SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
-      if (kernelProtocol !== undefined && selected(out!, outLength!) === kernelProtocol) {
-        SSL_set_options(ssl, BigInt(SSL.SSL_OP_ENABLE_KTLS | SSL.SSL_OP_NO_TICKET));
-        SSL_set_num_tickets(ssl, 0n);
-      }
-      return SSL.SSL_TLSEXT_ERR_OK;
-    },
-  );
-}
+/** C's way to ask which protocol it shall be. */
+const selectCallback = lastingCallback(
+  { parameters: ["pointer", "pointer", "pointer", "pointer", "u32", "pointer"], result: "i32" },
+  (ssl, out, outLength, offered, length, argument) => {
+    const { wire, kernelProtocol } = protocolLists[Number(addressOf(argument))]!;
+    const { SSL_select_next_proto, SSL_set_options, SSL_set_num_tickets } = libssl();
+    const found = SSL_select_next_proto(out, outLength, wire, wire.length, offered, length);
+    if (found !== SSL.OPENSSL_NPN_NEGOTIATED) return SSL.SSL_TLSEXT_ERR_ALERT_FATAL;
+    if (kernelProtocol !== undefined && selected(out!, outLength!) === kernelProtocol) {
+      SSL_set_options(ssl, BigInt(SSL.SSL_OP_ENABLE_KTLS | SSL.SSL_OP_NO_TICKET));
+      SSL_set_num_tickets(ssl, 0n);
+    }
+    return SSL.SSL_TLSEXT_ERR_OK;
+  },
+);
 
 function selected(out: Deno.PointerObject, outLength: Deno.PointerObject): string {
   const name = new Deno.UnsafePointerView(out).getPointer();

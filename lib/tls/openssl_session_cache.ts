@@ -1,3 +1,4 @@
+import { lastingCallback } from "../../ffi/callback.ts";
 import { addressOf } from "../../ffi/layout.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { logger } from "../telemetry/log.ts";
@@ -165,26 +166,17 @@ function receiveSessions(
   const { SSL_CTX_ctrl, SSL_CTX_sess_set_new_cb } = libssl();
   const mode = BigInt(SSL.SSL_SESS_CACHE_CLIENT | SSL.SSL_SESS_CACHE_NO_INTERNAL);
   SSL_CTX_ctrl(context, SSL.SSL_CTRL_SET_SESS_CACHE_MODE, mode, null);
-  SSL_CTX_sess_set_new_cb(context, sessionCallback().pointer);
+  SSL_CTX_sess_set_new_cb(context, sessionCallback());
   const key = addressOf(ssl);
   receivers.set(key, receiver);
   return { [Symbol.dispose]: () => receivers.delete(key) };
 }
 
-type SessionCallback = Deno.UnsafeCallback<
-  { readonly parameters: readonly ["pointer", "pointer"]; readonly result: "i32" }
->;
-
-let callback: SessionCallback | undefined;
-
-/** One for all contexts, as long as the thread lives: they may outlive their owners. */
-function sessionCallback(): SessionCallback {
-  return callback ??= new Deno.UnsafeCallback(
-    { parameters: ["pointer", "pointer"], result: "i32" } as const,
-    (ssl, session) => {
-      receivers.get(addressOf(ssl))?.(session!);
-      // 0: nothing keeps this one.
-      return 0;
-    },
-  );
-}
+const sessionCallback = lastingCallback(
+  { parameters: ["pointer", "pointer"], result: "i32" },
+  (ssl, session) => {
+    receivers.get(addressOf(ssl))?.(session!);
+    // 0: nothing keeps this one.
+    return 0;
+  },
+);

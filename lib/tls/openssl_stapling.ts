@@ -1,3 +1,4 @@
+import { lastingCallback } from "../../ffi/callback.ts";
 import { addressOf, pointerAt } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
@@ -13,26 +14,18 @@ type Handler = (ssl: Deno.PointerObject) => number;
 const handlers = new Map<bigint, Handler>();
 let lastKey = 0n;
 
-type StatusCallback = Deno.UnsafeCallback<
-  { readonly parameters: readonly ["pointer", "pointer"]; readonly result: "i32" }
->;
-
-let callback: StatusCallback | undefined;
-
-/** One for all contexts, as long as the thread lives (SSL_CTX_set_tlsext_status_cb(3)). */
-function statusCallback(): StatusCallback {
-  return callback ??= new Deno.UnsafeCallback(
-    { parameters: ["pointer", "pointer"], result: "i32" } as const,
-    (ssl, key) => handlers.get(addressOf(key))?.(ssl!) ?? SSL.SSL_TLSEXT_ERR_NOACK,
-  );
-}
+/** SSL_CTX_set_tlsext_status_cb(3). */
+const statusCallback = lastingCallback(
+  { parameters: ["pointer", "pointer"], result: "i32" },
+  (ssl, key) => handlers.get(addressOf(key))?.(ssl!) ?? SSL.SSL_TLSEXT_ERR_NOACK,
+);
 
 function attach(context: Deno.PointerObject, handler: Handler): Disposable {
   const { SSL_CTX_callback_ctrl, SSL_CTX_ctrl } = libssl();
   const key = ++lastKey;
   handlers.set(key, handler);
   const command = SSL.SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB;
-  SSL_CTX_callback_ctrl(context, command, statusCallback().pointer);
+  SSL_CTX_callback_ctrl(context, command, statusCallback());
   SSL_CTX_ctrl(context, SSL.SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG, 0n, pointerAt(key));
   return { [Symbol.dispose]: () => handlers.delete(key) };
 }

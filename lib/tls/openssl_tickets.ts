@@ -1,3 +1,4 @@
+import { lastingCallback } from "../../ffi/callback.ts";
 import { libssl, SSL } from "../../ffi/libssl.ts";
 import { chainOfTicket, verifiedChain } from "./openssl_chain.ts";
 import { derOf, isStillBelieved, verifyAuthorities } from "./openssl_verification.ts";
@@ -36,38 +37,26 @@ export class TicketKeys {
  * @param context SSL_CTX of a server that asks for certificates
  */
 export function verifyTickets(context: Deno.PointerObject): void {
-  libssl().SSL_CTX_set_session_ticket_cb(context, sealed().pointer, opened().pointer, null);
+  libssl().SSL_CTX_set_session_ticket_cb(context, sealed(), opened(), null);
 }
 
-// One of each for all contexts, as long as the thread lives: they may outlive their owners.
+const sealed = lastingCallback({ parameters: ["pointer", "pointer"], result: "i32" }, (ssl) => {
+  // The last one is known anyway. A session that is resumed has its own already.
+  const between = verifiedChain(ssl).slice(1, -1);
+  if (between.length === 0) return 1;
+  const data = Uint8Array.from(between.flatMap((der) => [...der]));
+  const { SSL_get_session, SSL_SESSION_set1_ticket_appdata } = libssl();
+  return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), data, BigInt(data.length));
+});
 
-const sealed = once(() =>
-  new Deno.UnsafeCallback(
-    { parameters: ["pointer", "pointer"], result: "i32" } as const,
-    (ssl) => {
-      // The last one is known anyway. A session that is resumed has its own already.
-      const between = verifiedChain(ssl).slice(1, -1);
-      if (between.length === 0) return 1;
-      const data = Uint8Array.from(between.flatMap((der) => [...der]));
-      const { SSL_get_session, SSL_SESSION_set1_ticket_appdata } = libssl();
-      return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), data, BigInt(data.length));
-    },
-  )
-);
-
-const opened = once(() =>
-  new Deno.UnsafeCallback(
-    {
-      parameters: ["pointer", "pointer", "pointer", "usize", "i32", "pointer"],
-      result: "i32",
-    } as const,
-    (ssl, session, _keyName, _keyNameLength, status) => {
-      const isFresh = status === SSL.SSL_TICKET_SUCCESS;
-      const isKnown = isFresh || status === SSL.SSL_TICKET_SUCCESS_RENEW;
-      if (!isKnown || !isWelcome(ssl!, session!)) return SSL.SSL_TICKET_RETURN_IGNORE_RENEW;
-      return isFresh ? SSL.SSL_TICKET_RETURN_USE : SSL.SSL_TICKET_RETURN_USE_RENEW;
-    },
-  )
+const opened = lastingCallback(
+  { parameters: ["pointer", "pointer", "pointer", "usize", "i32", "pointer"], result: "i32" },
+  (ssl, session, _keyName, _keyNameLength, status) => {
+    const isFresh = status === SSL.SSL_TICKET_SUCCESS;
+    const isKnown = isFresh || status === SSL.SSL_TICKET_SUCCESS_RENEW;
+    if (!isKnown || !isWelcome(ssl!, session!)) return SSL.SSL_TICKET_RETURN_IGNORE_RENEW;
+    return isFresh ? SSL.SSL_TICKET_RETURN_USE : SSL.SSL_TICKET_RETURN_USE_RENEW;
+  },
 );
 
 function isWelcome(ssl: Deno.PointerObject, session: Deno.PointerObject): boolean {
@@ -82,9 +71,4 @@ function isWelcome(ssl: Deno.PointerObject, session: Deno.PointerObject): boolea
     ssl,
     verifier: verifyAuthorities(),
   });
-}
-
-function once<T>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => made ??= make();
 }

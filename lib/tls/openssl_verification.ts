@@ -1,4 +1,5 @@
 import { X509Certificate } from "node:crypto";
+import { lastingCallback } from "../../ffi/callback.ts";
 import { cString } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libssl, X509_V } from "../../ffi/libssl.ts";
@@ -34,9 +35,8 @@ const immaterialToPins: readonly number[] = [
   X509_V.X509_V_ERR_IP_ADDRESS_MISMATCH,
 ];
 
-type VerifyCallback = Deno.UnsafeCallback<
-  { readonly parameters: readonly ["i32", "pointer"]; readonly result: "i32" }
->;
+/** SSL_verify_cb. */
+const verification = { parameters: ["i32", "pointer"], result: "i32" } as const;
 
 /** What is asked of a peer's own certificate, besides what libssl asks of each. */
 export interface LeafChecks {
@@ -78,7 +78,8 @@ interface Reverification {
   readonly context: Deno.PointerObject;
   /** With the name that the peer must have, if any. */
   readonly ssl: Deno.PointerObject;
-  readonly verifier: VerifyCallback;
+  /** Of {@linkcode verifierFor}. */
+  readonly verifier: Deno.PointerObject;
   /** Those of the handshake at work unless told. */
   readonly checks?: LeafChecks;
 }
@@ -104,7 +105,7 @@ export function isStillBelieved(
   crypto.X509_VERIFY_PARAM_set_auth_level(parameters, SSL_get_security_level(ssl));
   crypto.X509_STORE_CTX_set_default(pointer, cString(purpose));
   crypto.X509_VERIFY_PARAM_set1(parameters, SSL_get0_param(ssl));
-  crypto.X509_STORE_CTX_set_verify_cb(pointer, verifier.pointer);
+  crypto.X509_STORE_CTX_set_verify_cb(pointer, verifier);
   const { result } = verifying(wanted, () => crypto.X509_verify_cert(pointer));
   clearErrors();
   return result === 1;
@@ -113,9 +114,8 @@ export function isStillBelieved(
 /**
  * What libssl asks about each certificate of a peer's chain (SSL_CTX_set_verify(3)): refuses an
  * authority's as the peer's own, as libssl does not, and keeps what was refused for the message.
- * One for all connections, as long as the thread lives: contexts outlive their owners.
  */
-export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
+export const verifyAuthorities = lastingCallback(verification, (ok, context) => {
   if (ok !== 1) return refuse(context);
   return isLeaf(context) && libcrypto().X509_check_ca(currentCertificate(context)) > 0
     ? refuse(context, X509_V.X509_V_ERR_INVALID_NON_CA)
@@ -123,7 +123,7 @@ export const verifyAuthorities: () => VerifyCallback = once((ok, context) => {
 });
 
 /** The same where only the key counts. */
-const verifyPinned: () => VerifyCallback = once((ok, context) => {
+const verifyPinned = lastingCallback(verification, (ok, context) => {
   // Another key says more than whatever else is wrong with the certificate.
   if (ok === 1 || (isLeaf(context) && !isPinned(context))) return verifyLeaf(context);
   const error = libcrypto().X509_STORE_CTX_get_error(context);
@@ -131,7 +131,7 @@ const verifyPinned: () => VerifyCallback = once((ok, context) => {
 });
 
 /** Asks what is to be asked of a server; without trust of one whose key is to be looked at. */
-export function verifierFor(trust: Trust | undefined): VerifyCallback {
+export function verifierFor(trust: Trust | undefined): Deno.PointerObject {
   return !trust || believesKeysAlone(trust) ? verifyPinned() : verifyAuthorities();
 }
 
@@ -176,14 +176,6 @@ function isLeaf(context: Deno.PointerValue): boolean {
 
 function currentCertificate(context: Deno.PointerValue): Deno.PointerValue {
   return libcrypto().X509_STORE_CTX_get_current_cert(context);
-}
-
-function once(
-  verify: (ok: number, context: Deno.PointerValue) => number,
-): () => VerifyCallback {
-  let callback: VerifyCallback | undefined;
-  const definition = { parameters: ["i32", "pointer"], result: "i32" } as const;
-  return () => callback ??= new Deno.UnsafeCallback(definition, verify);
 }
 
 /**
