@@ -138,6 +138,7 @@ export class Admission {
    */
   sessionDelay(address: string): number {
     const account = this.#account(address);
+    // Not by a TokenBucket, which after a pause lets in twice what may come at once.
     const { handshakes, handshakeSeconds, sessionsPerSecond } = this.limits;
     const pause = 1000 / sessionsPerSecond;
     const saved = Math.max(0, handshakes * HANDSHAKE_SHARE - 1) * pause;

@@ -1,6 +1,5 @@
-import { delay } from "@std/async/delay";
 import { errorText, TlsError } from "../errors.ts";
-import { logger } from "../telemetry/log.ts";
+import { AcceptRetries } from "./accept_retries.ts";
 import {
   type Endpoint,
   type IncomingConnection,
@@ -18,16 +17,11 @@ import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, listenFailure } from "./tcp.ts";
 import type { Identity, Trust } from "./trust.ts";
 
-const log = logger("tls");
-
 /**
  * How long a listener that another has succeeded still accepts what had begun before, in
  * milliseconds: a SYN that was answered is confirmed or lost within that time.
  */
 const successionMilliseconds = 3000;
-
-/** Pause after a failed accept, in milliseconds: want of descriptors does not pass at once. */
-const acceptRetryMilliseconds = 50;
 
 /**
  * Listens for TLS connections; rustls speaks TLS 1.2 and 1.3 only.
@@ -117,8 +111,7 @@ class DenoListener implements TlsListener {
   readonly #accepted: Deno.TlsConn[] = [];
   #arrival = Promise.withResolvers<void>();
   #iterating = false;
-  /** Why the last attempt to accept a connection has failed. */
-  #inWantOf: string | undefined;
+  readonly #retries = new AcceptRetries();
   #closed = false;
 
   /** @param listener this listener's from now on */
@@ -171,22 +164,14 @@ class DenoListener implements TlsListener {
     while (listener === this.#listener || listener === this.#former) {
       try {
         this.#accepted.push(await listener.accept());
-        this.#inWantOf = undefined;
+        this.#retries.succeeded();
         this.#wake();
       } catch (error) {
         if (error instanceof Deno.errors.BadResource || this.#closed) return;
         if (error instanceof Deno.errors.ConnectionAborted) continue;
-        this.#warn(errorText(error));
-        await delay(acceptRetryMilliseconds);
+        await this.#retries.failed(errorText(error));
       }
     }
-  }
-
-  /** Once, until there is enough again. */
-  #warn(reason: string): void {
-    if (reason === this.#inWantOf) return;
-    this.#inWantOf = reason;
-    log.warning("a connection could not be accepted", { reason });
   }
 
   #wake(): void {

@@ -3,7 +3,7 @@ import { constants } from "node:os";
 import { forget, readableSoon } from "../../ffi/epoll.ts";
 import { C, check, errno, errnoName, libc } from "../../ffi/libc.ts";
 import { libssl } from "../../ffi/libssl.ts";
-import { logger } from "../telemetry/log.ts";
+import { AcceptRetries } from "./accept_retries.ts";
 import {
   type Endpoint,
   type HandshakeCounts,
@@ -21,11 +21,6 @@ import { agreed, shakeHands } from "./openssl_handshake.ts";
 import { TicketKeys } from "./openssl_tickets.ts";
 import type { ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, endpointOfSocket, listenFailure } from "./tcp.ts";
-
-const log = logger("tls");
-
-/** Pause after a failed accept, in milliseconds: want of descriptors does not pass at once. */
-const acceptRetryMilliseconds = 50;
 
 /** Connections accepted in a row before others have their turn. */
 const acceptBatch = 64;
@@ -81,8 +76,7 @@ class OpensslListener implements TlsListener, Acceptor {
   #context: TlsContext;
   #ticketKeys: TicketKeys;
   #knownRefusal: KnownRefusal | undefined;
-  /** Why the last attempt to accept a connection has failed. */
-  #inWantOf: string | undefined;
+  readonly #retries = new AcceptRetries();
   #closed = false;
 
   /** @param listener this listener's from now on, as is the context */
@@ -138,23 +132,15 @@ class OpensslListener implements TlsListener, Acceptor {
     for (let count = 1; !this.#closed; count++) {
       const descriptor = this.#accept();
       if (descriptor >= 0) {
-        this.#inWantOf = undefined;
+        this.#retries.succeeded();
         yield new OpensslIncomingConnection(descriptor, endpointOfSocket(this.#address), this);
         if (count % acceptBatch === 0) await delay(0);
       } else if (errno() === constants.errno.EAGAIN) {
         await readableSoon(this.#descriptor);
       } else if (!passing.includes(errno())) {
-        this.#warn(errnoName(errno()));
-        await delay(acceptRetryMilliseconds);
+        await this.#retries.failed(errnoName(errno()));
       }
     }
-  }
-
-  /** Once, until there is enough again. */
-  #warn(reason: string): void {
-    if (reason === this.#inWantOf) return;
-    this.#inWantOf = reason;
-    log.warning("a connection could not be accepted", { reason });
   }
 
   #accept(): number {
