@@ -4,6 +4,8 @@
 export interface Report {
   passed: number;
   failures: Failure[];
+  /** Failures of tests that passed when they were tried once more: they are among the passed. */
+  unsteady?: Failure[];
 }
 
 /** A test that failed, or something that went wrong and counts as one. */
@@ -43,6 +45,33 @@ export function judge({ files, status, output, junit }: TestRun): Report {
     return failed("status", `all tests passed, yet it ended with ${status}:\n${lastLines(output)}`);
   }
   return { passed: cases.filter((each) => each.failure === undefined).length, failures };
+}
+
+/** More tests than this that fail in one run are broken, and not disturbed by what else went on. */
+const DISTURBED = 3;
+
+/**
+ * The filter for `deno test` by which a run's failed tests, and no others, can be tried once more.
+ *
+ * @returns `undefined` where trying again can mend nothing: none failed, too many did, or something
+ *   other than a test
+ */
+export function filterOfFailed({ junit = "" }: TestRun, { failures }: Report): string | undefined {
+  const tests = new Set(readJunit(junit).map(({ name }) => name));
+  if (failures.length === 0 || failures.length > DISTURBED) return undefined;
+  if (!failures.every(({ name }) => tests.has(name))) return undefined;
+  // Rust's syntax: it must not be given more escapes than it knows.
+  const escaped = failures.map(({ name }) => name.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+  return `/^(?:${escaped.join("|")})$/`;
+}
+
+/** A run's report after its failed tests were tried once more: those that passed then are unsteady. */
+export function judgeAgain(first: Report, { junit = "" }: TestRun): Report {
+  const passed = new Set<string>();
+  for (const { name, failure } of readJunit(junit)) if (failure === undefined) passed.add(name);
+  const unsteady = first.failures.filter(({ name }) => passed.has(name));
+  const failures = first.failures.filter(({ name }) => !passed.has(name));
+  return { passed: first.passed + unsteady.length, failures, unsteady };
 }
 
 /** Outcome of a part that is one failure. */

@@ -1,20 +1,22 @@
 import { join } from "node:path";
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { judge, type Report, type TestRun } from "./report.ts";
+import { filterOfFailed, judge, judgeAgain, type Report, type TestRun } from "./report.ts";
 
 /** Runs `deno test` for real over files with these contents; helpers lie beside them. */
 async function run(
   sources: Record<string, string>,
   helpers: Record<string, string> = {},
+  filter?: string,
 ): Promise<TestRun> {
   const directory = await Deno.makeTempDir();
+  const filtered = filter === undefined ? [] : [`--filter=${filter}`];
   try {
     for (const [file, source] of Object.entries({ ...sources, ...helpers })) {
       await Deno.writeTextFile(join(directory, file), source);
     }
     const files = Object.keys(sources);
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["test", "--no-check", "--no-config", "--junit-path=junit.xml", ...files],
+      args: ["test", "--no-check", "--no-config", "--junit-path=junit.xml", ...filtered, ...files],
       cwd: directory,
       env: { NO_COLOR: "1" },
     }).output();
@@ -90,4 +92,32 @@ Deno.test("judge counts a run without a report as one failure with the end of it
 Deno.test("judge believes a bad exit status more than a clean report", async () => {
   const clean = await run({ "a_test.ts": `Deno.test("one", () => {});` });
   assertEquals(judge({ ...clean, status: 1 }).failures.length, 1);
+});
+
+Deno.test("a test that passes when it is tried again is passed and unsteady, another one stays failed", async () => {
+  const broken = `Deno.test("broken [a|b] (c) <d>", () => { throw new Error("for good"); });`;
+  const other = `Deno.test("other", () => { throw new Error("is not to be tried"); });`;
+  const disturbed = (failure: string) => `Deno.test("disturbed? *1.5*", () => { ${failure} });`;
+  const first = await run({ "a_test.ts": broken + disturbed('throw new Error("once");') });
+  const report = judge(first);
+  const filter = filterOfFailed(first, report)!;
+  const again = await run({ "a_test.ts": broken + disturbed("") + other }, {}, filter);
+  const { passed, failures, unsteady } = judgeAgain(report, again);
+  assertEquals([passed, failures.map(({ name }) => name)], [1, ["broken [a|b] (c) <d>"]]);
+  assertEquals(unsteady?.map(({ name }) => name), ["disturbed? *1.5*"]);
+  assertStringIncludes(unsteady?.[0]?.message ?? "", "once");
+  assertEquals(again.output.includes("is not to be tried"), false);
+});
+
+Deno.test("nothing is tried again where all passed, where many tests failed, or something else did", async () => {
+  const failing = (count: number) =>
+    Array.from({ length: count }, (_, i) => `Deno.test("${i}", () => { throw 1; });`).join("\n");
+  const filters = [];
+  for (const source of [`Deno.test("one", () => {});`, failing(4)]) {
+    const first = await run({ "a_test.ts": source });
+    filters.push(filterOfFailed(first, judge(first)));
+  }
+  const silent = await run({ "a_test.ts": `Deno.test("one", () => {});`, "b_test.ts": "" });
+  filters.push(filterOfFailed(silent, judge(silent)));
+  assertEquals(filters, [undefined, undefined, undefined]);
 });
