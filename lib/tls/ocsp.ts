@@ -1,5 +1,3 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
 import { addressOf, pointerAt, pointerOf } from "../../ffi/layout.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { libcryptoOcsp, OCSP } from "../../ffi/libcrypto_ocsp.ts";
@@ -98,14 +96,28 @@ export function checkOcspResponse(
  * @param certificate DER
  * @throws TlsError `certificate_malformed`
  */
-export function responderUrl(certificate: Uint8Array): URL | undefined {
-  return responderNames(certificate).map((name) => URL.parse(name))
+export async function responderUrl(certificate: Uint8Array): Promise<URL | undefined> {
+  if (!namesResponder(certificate)) return undefined;
+  return (await responderNames(certificate)).map((name) => URL.parse(name))
     .find((url) => url?.protocol === "http:" && url.username === "" && url.password === "") ??
     undefined;
 }
 
+/** id-ad-ocsp as DER has it, which begins each URL of a responder (RFC 5280, section 4.2.2.1). */
+const RESPONDER_ID = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01];
+
+/** Whether a certificate, DER, names a responder, be it one that can be asked or not. */
+export function namesResponder(certificate: Uint8Array): boolean {
+  return certificate.some((_, at) =>
+    RESPONDER_ID.every((octet, index) => certificate[at + index] === octet)
+  );
+}
+
 /** Without libcrypto, as a server looks at its own certificate also where that is missing. */
-function responderNames(certificate: Uint8Array): string[] {
+async function responderNames(certificate: Uint8Array): Promise<string[]> {
+  await import("reflect-metadata");
+  // Loaded by those alone who need it: it takes as long as all else of a client together.
+  const x509 = await import("@peculiar/x509");
   try {
     const { ocsp = [] } = new x509.X509Certificate(new Uint8Array(certificate))
       .getExtension(x509.AuthorityInfoAccessExtension) ?? {};

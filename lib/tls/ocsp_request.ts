@@ -35,7 +35,7 @@ export async function askResponder(
     signal?: AbortSignal;
   } = {},
 ): Promise<OcspResponse> {
-  const url = responderUrl(certificate);
+  const url = await responderUrl(certificate);
   if (url === undefined) throw noResponder();
   const nonce = withNonce ? crypto.getRandomValues(new Uint8Array(nonceBytes)) : undefined;
   const deadline = AbortSignal.timeout(answerSeconds * 1000);

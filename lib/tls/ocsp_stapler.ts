@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { TlsError, toPlainError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
-import { freshUntil, responderUrl } from "./ocsp.ts";
+import { freshUntil, namesResponder } from "./ocsp.ts";
 import { askResponder, type OcspResponse } from "./ocsp_request.ts";
 import type { Identity } from "./trust.ts";
 import { decodePem, findIssuer } from "./x509.ts";
@@ -27,7 +27,7 @@ export function staplerFor(
 ): OcspStapler | undefined {
   const [leaf, ...others] = [certificate, ...authorities]
     .flatMap((pem) => decodePem(pem, "CERTIFICATE"));
-  if (leaf === undefined || responderUrl(leaf) === undefined) return undefined;
+  if (leaf === undefined || !namesResponder(leaf)) return undefined;
   return before?.isFor(leaf, others) ? before : new OcspStapler(leaf, others);
 }
 

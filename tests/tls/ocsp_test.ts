@@ -153,7 +153,10 @@ Deno.test("what is no certificate is refused", () => {
 Deno.test("the responder is the one that the certificate names, by http alone", async () => {
   await using authority = await OcspAuthority.create();
   const urlOf = async (url?: string) =>
-    responderUrl((await authority.issue(serials.good, url === undefined ? {} : { url })).der)?.href;
+    (await responderUrl(
+      (await authority.issue(serials.good, url === undefined ? {} : { url })).der,
+    ))
+      ?.href;
   assertEquals(await urlOf("http://ocsp.example/path"), "http://ocsp.example/path");
   assertEquals(await urlOf(), undefined);
   for (

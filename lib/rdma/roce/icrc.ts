@@ -54,20 +54,33 @@ function contribution(length: number, write: (view: DataView) => void): number {
   return (crc32(bytes) ^ constant) >>> 0;
 }
 
-/** Terms by bytes of the packet, from the BTH to the ICRC: the lengths in the IP and UDP headers. */
+/**
+ * Terms by bytes of the packet, from the BTH to the ICRC: the lengths in the IP and UDP headers.
+ *
+ * @param lengthField where the IP header has its length
+ * @param counted bytes of the IP header that this length includes
+ */
 function lengthTerms(
   ipBytes: number,
   lengthField: number,
   counted: number,
 ): Uint32Array<ArrayBuffer> {
+  const ipLength = fieldTerms(ipBytes + UDP_BYTES, lengthField);
+  const udpLength = fieldTerms(ipBytes + UDP_BYTES, ipBytes + 4);
   return Uint32Array.from(
     { length: MAX_PACKET_BYTES + 1 },
     (_, packetBytes) =>
-      contribution(ipBytes + UDP_BYTES, (view) => {
-        view.setUint16(lengthField, counted + UDP_BYTES + packetBytes);
-        view.setUint16(ipBytes + 4, UDP_BYTES + packetBytes);
-      }),
+      ipLength(counted + UDP_BYTES + packetBytes) ^ udpLength(UDP_BYTES + packetBytes),
   );
+}
+
+/** What a 16-bit field of the headers contributes, by its value: the sum of what its bits do. */
+function fieldTerms(length: number, offset: number): (value: number) => number {
+  const ofBits = Array.from(
+    { length: 16 },
+    (_, bit) => contribution(length, (view) => view.setUint16(offset, 1 << bit)),
+  );
+  return (value) => ofBits.reduce((sum, term, bit) => value >>> bit & 1 ? sum ^ term : sum, 0);
 }
 
 /** Segments that one send may be cut into (UDP_MAX_SEGMENTS of linux/udp.h); their IDs count from 0. */
