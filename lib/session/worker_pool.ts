@@ -74,6 +74,11 @@ class DataWorker {
     return answer.promise as Promise<MethodResult<M>>;
   }
 
+  /** @throws VerbsealError `worker_died` */
+  assertAlive(): void {
+    if (this.#death) throw this.#death;
+  }
+
   /** Calls `fail` if the session's data path ends by itself, or the worker does. */
   watch(session: number, watcher: Watcher): void {
     this.#watchers.set(session, watcher);
@@ -163,6 +168,7 @@ class WorkerDataPath implements DataPath {
 class WorkerStreamPath extends WorkerDataPath implements StreamPath {
   async use(connection: DataConnection): Promise<KernelTls> {
     await this.opened;
+    this.worker.assertAlive(); // what is detached is nobody's until a worker has it
     return await this.worker.call(this.session, "use", connection.detach());
   }
 }
