@@ -163,7 +163,8 @@ async function soon<T>(work: Promise<T>): Promise<{ value: T } | undefined> {
   }
 }
 
-async function hungUp(connection: ControlConnection): Promise<VerbsealError> {
+/** What the end of a connection within the exchange is. */
+export async function hungUp(connection: ControlConnection): Promise<VerbsealError> {
   return await connection.ended ??
     new TlsError("hung_up", "the other side closed the connection during the exchange");
 }

@@ -31,7 +31,7 @@ import type {
   QueuePairPath,
   StreamPath,
 } from "./data_path.ts";
-import { errorMessage, establish } from "./establish.ts";
+import { errorMessage, establish, hungUp } from "./establish.ts";
 import type { CountedReports, Omitted } from "./counted_reports.ts";
 import { checkManageable } from "./managed_connection.ts";
 import { MESSAGE_BYTES } from "./messenger.ts";
@@ -323,7 +323,11 @@ export class ServerSession {
     const milliseconds = this.#context.admission.sessionDelay(hostname);
     if (milliseconds === 0) return;
     this.#limited("session delayed", "session_rate", "slowed");
-    await delay(milliseconds, { signal: this.#cutting.signal });
+    const connection = this.#connection!;
+    const gone = new AbortController();
+    // Nobody has a turn for a client that does not wait for it.
+    connection.ended.then(async () => gone.abort(await hungUp(connection)));
+    await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
   }
 
   /** The client's choice, unless there is no RDMA device and the policy prefers another. */

@@ -130,7 +130,7 @@ export class IdentityScene implements AsyncDisposable {
   }
 
   /** A client that shows this certificate, or none. */
-  async client(identity?: Identity): Promise<Client> {
+  async client(identity?: Identity, signal?: AbortSignal): Promise<Client> {
     const client = await Client.open({
       server: this.#listener.address,
       trust: { authorities: [authorityPem] },
@@ -140,6 +140,7 @@ export class IdentityScene implements AsyncDisposable {
       cmPort: 4791,
       handshakeSeconds: PATIENCE,
       agent: "test",
+      ...(signal ? { signal } : {}),
     });
     return this.#stack.use(client);
   }

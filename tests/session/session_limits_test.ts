@@ -151,6 +151,23 @@ verbsTest("sessions that one address begins too fast wait for their turn", async
   assertEquals(delayed.map(({ properties }) => properties.limit), ["session_rate"]);
 });
 
+verbsTest("a client that does not wait for its turn is gone before it", async () => {
+  await using scene = await IdentityScene.create({
+    limits: { sessionsPerSecond: 0.05, handshakes: 8 },
+  });
+  for (let count = 0; count < 2; count++) await scene.client();
+  const giving = new AbortController();
+  const third = scene.client(undefined, giving.signal);
+  await scene.logged("session delayed");
+  const started = performance.now();
+  giving.abort();
+  await assertRejects(() => third);
+  const { reason } = await scene.logged("session ended");
+  assert(["hung_up", "connection_lost"].includes(String(reason)), `ended for ${reason}`);
+  const took = performance.now() - started;
+  assert(took < 10_000, `${took} ms, and its turn is after 20 seconds`);
+});
+
 verbsTest("connections that are refused without end do not fill the log", async () => {
   await using scene = await IdentityScene.create({ limits: { connectionsPerSecond: 1 } });
   using _first = await scene.tcp();
