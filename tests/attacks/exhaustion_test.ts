@@ -16,7 +16,6 @@ import { RECEIVES } from "../../lib/session/messenger.ts";
 import { MessageKind, type SessionService } from "../../lib/session/service.ts";
 import { eventually } from "../program.ts";
 import { provider, rxe } from "../provider.ts";
-import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { CarelessDevice, ShallowQueuesDevice } from "./careless_device.ts";
 import { changed, manyReads } from "./careless_path.ts";
@@ -24,30 +23,6 @@ import { ExposedSession } from "./exposed_session.ts";
 import { askForGrant, grant } from "./lent_memory.ts";
 import { PacketAttacker, reth } from "./packet_attacker.ts";
 import { System, type SystemOptions } from "./system.ts";
-
-/** How many of these sessions came about; the others were refused. */
-async function sessionsOf(system: System, count: number): Promise<HostileClient[]> {
-  const sessions: HostileClient[] = [];
-  for (let index = 0; index < count; index++) {
-    const client = await system.hostile().catch(() => undefined);
-    if (client) sessions.push(client);
-  }
-  return sessions;
-}
-
-attackTest<SystemOptions>({
-  rows: ["6.4.1"],
-  attack: "opens one session after the other from one address",
-  countermeasure: "admission: sessions in all, of an address and of an identity",
-  against: { limits: { clientsPerAddress: 3 } },
-  without: { instead: "admission without that limit", against: {} },
-  async mount(options) {
-    await using system = await System.start(options);
-    const sessions = await sessionsOf(system, 6);
-    for (const session of sessions) session[Symbol.dispose]();
-    return sessions.length === 6;
-  },
-});
 
 /** Counts what is allocated. */
 class CountingDevice extends CarelessDevice {
@@ -247,12 +222,11 @@ const READ_BYTES = 65536;
 async function flood({ client, toServer }: ExposedSession): Promise<void> {
   const { address, rkey } = await grant(client, "read", 0, READ_BYTES);
   const { qpn, mtu } = client.numbers.remote;
-  let psn = client.nextPsn;
   const body = reth(address, rkey, READ_BYTES);
-  for (let count = 0; count < READS; count++) {
-    toServer.send({ opcode: PacketOpcode.READ_REQUEST, qpn, psn, body });
-    psn = psnAfter(psn, READ_BYTES / mtu);
-  }
+  toServer.sendTogether(Array.from({ length: READS }, (_, count) => ({
+    ...{ opcode: PacketOpcode.READ_REQUEST, qpn, body },
+    psn: psnAfter(client.nextPsn, count * READ_BYTES / mtu),
+  })));
 }
 
 attackTest<SystemOptions>({

@@ -47,6 +47,13 @@ export class PacketAttacker implements Disposable {
     if (this.#wire.send(this.#batch, 0) !== 1) throw new Error("the packet was not sent");
   }
 
+  /** Sends packets of one size in one go: they arrive together, or not at all. */
+  sendTogether(packets: readonly AttackPacket[]): void {
+    using batch = new TransmitBatch(this.#wire.maxSegments);
+    for (const packet of packets) this.#add(batch, packet);
+    if (this.#wire.send(batch, 0) !== batch.count) throw new Error("the packets were not sent");
+  }
+
   /** Sends a packet again and again, at each call as many times as the system takes at once; gives that number. */
   flood(packet: AttackPacket): () => number {
     const batch = this.#resources.use(new TransmitBatch(this.#wire.maxSegments));

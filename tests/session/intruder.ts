@@ -34,7 +34,9 @@ export function intrude(
   const [victim, peer] = side === "server" ? [remote, local] : [local, remote];
   const packet = forge ? unsealedSend : unlentWrite;
   using attacker = atOtherEnd(() => new PacketAttacker(victim, provider.address));
-  for (let ahead = sent; ahead < sent + PSNS; ahead++) {
-    attacker.send({ ...packet, qpn: victim.qpn, psn: psnAfter(peer.psn, ahead) });
-  }
+  attacker.sendTogether(Array.from({ length: PSNS }, (_, index) => ({
+    ...packet,
+    qpn: victim.qpn,
+    psn: psnAfter(peer.psn, sent + index),
+  })));
 }

@@ -7,10 +7,14 @@ import { BATCH_MESSAGES } from "./wire.ts";
 const EVENT = epollEvent.size / Int32Array.BYTES_PER_ELEMENT;
 const DESCRIPTOR = epollEvent.offset("data") / Int32Array.BYTES_PER_ELEMENT;
 
+/** Milliseconds until what strangers send is looked at again. */
+const STRANGERS_PAUSE = 1;
+
 /**
  * The sockets by which a port receives: the one that all may send to, and for each peer whose packets
  * are awaited one that is connected to it. So the kernel keeps a queue for each: whoever floods the
- * port has packets of its own dropped, and nobody else's wait behind them.
+ * port has packets of its own dropped, and nobody else's wait behind them. While there are peers, what
+ * comes by the socket of all is of strangers, and only some of it is taken, to be counted.
  */
 export class PeerSockets implements Disposable {
   /** Readable while one of them has something. */
@@ -20,6 +24,9 @@ export class PeerSockets implements Disposable {
   readonly #sockets = new Map<string, readonly number[]>();
   readonly #events = new Int32Array(new ArrayBuffer(epollEvent.size * BATCH_MESSAGES));
   readonly #pointer = pointerOf(new Uint8Array(this.#events.buffer));
+  /** Peers for which the system had no socket left: what they send comes with strangers'. */
+  #unconnected = 0;
+  #pause: number | undefined;
 
   /**
    * @param local address and port of all
@@ -31,19 +38,30 @@ export class PeerSockets implements Disposable {
     private readonly shared: number,
     private readonly open: () => number,
   ) {
-    this.#watch(shared);
+    this.#watch(shared, C.EPOLL_CTL_ADD, C.EPOLLIN);
+  }
+
+  /** Whether only strangers' packets come by this socket. */
+  isOfStrangers(socket: number): boolean {
+    return socket === this.shared && this.#sockets.size > 0 && this.#unconnected === 0;
   }
 
   /** Packets of this peer are awaited. Where the system has no socket left, they come by that of all. */
   attend(remote: Endpoint): void {
     const sockets = sourcesOf(remote).map((source) => this.#connected(source));
-    this.#sockets.set(String(remote), sockets.filter((socket) => socket >= 0));
+    const opened = sockets.filter((socket) => socket >= 0);
+    if (opened.length < sockets.length) this.#unconnected += 1;
+    this.#sockets.set(String(remote), opened);
   }
 
   /** They are awaited no more. */
   neglect(remote: Endpoint): void {
-    for (const socket of this.#sockets.get(String(remote)) ?? []) libc().close(socket);
-    this.#sockets.delete(String(remote));
+    const name = String(remote);
+    const sockets = this.#sockets.get(name);
+    if (!sockets) return;
+    for (const socket of sockets) libc().close(socket);
+    if (sockets.length < sourcesOf(remote).length) this.#unconnected -= 1;
+    this.#sockets.delete(name);
   }
 
   /** Finds some sockets that have something, by turns, and returns how many. */
@@ -54,12 +72,14 @@ export class PeerSockets implements Disposable {
     }
     const count = libc().epoll_wait(this.epoll, this.#pointer, BATCH_MESSAGES, 0);
     for (let index = 0; index < count; index++) {
-      this.ready[index] = this.#events[index * EVENT + DESCRIPTOR]!;
+      const socket = this.ready[index] = this.#events[index * EVENT + DESCRIPTOR]!;
+      if (this.isOfStrangers(socket)) this.#passStrangersBy();
     }
     return Math.max(count, 0);
   }
 
   [Symbol.dispose](): void {
+    clearTimeout(this.#pause);
     for (const socket of [...this.#sockets.values()].flat()) libc().close(socket);
     this.#sockets.clear();
     libc().close(this.epoll);
@@ -73,7 +93,7 @@ export class PeerSockets implements Disposable {
       libc().close(socket);
       return -1;
     }
-    this.#watch(socket);
+    this.#watch(socket, C.EPOLL_CTL_ADD, C.EPOLLIN);
     return socket;
   }
 
@@ -87,9 +107,18 @@ export class PeerSockets implements Disposable {
     return result === 0;
   }
 
-  #watch(socket: number): void {
-    const event = epollEvent.allocate().set("events", C.EPOLLIN).set("data", BigInt(socket));
-    check("epoll_ctl", libc().epoll_ctl(this.epoll, C.EPOLL_CTL_ADD, socket, event.pointer));
+  /** They have had their turn, and get none for a while: those whose packets are awaited do. */
+  #passStrangersBy(): void {
+    this.#watch(this.shared, C.EPOLL_CTL_MOD, 0);
+    this.#pause = setTimeout(
+      () => this.#watch(this.shared, C.EPOLL_CTL_MOD, C.EPOLLIN),
+      STRANGERS_PAUSE,
+    );
+  }
+
+  #watch(socket: number, operation: number, events: number): void {
+    const event = epollEvent.allocate().set("events", events).set("data", BigInt(socket));
+    check("epoll_ctl", libc().epoll_ctl(this.epoll, operation, socket, event.pointer));
   }
 }
 

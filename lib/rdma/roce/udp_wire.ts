@@ -318,7 +318,8 @@ export class UdpWire implements Wire {
     this.#incoming.prepare(batch);
     const sockets = this.#peers.poll();
     // A message of somebody who floods has many packets.
-    const most = sockets === 1 ? BATCH_MESSAGES : 1;
+    const isAlone = sockets === 1 && !this.#peers.isOfStrangers(this.#peers.ready[0]!);
+    const most = isAlone ? BATCH_MESSAGES : 1;
     let count = 0;
     for (let index = 0; index < sockets; index++) {
       count += this.#receiveFrom(this.#peers.ready[index]!, count, most);

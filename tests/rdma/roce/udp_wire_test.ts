@@ -254,6 +254,22 @@ for (const [name, address] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
     assertEquals((await sources(receiver)).toSorted(), ports.toSorted());
   });
 
+  Deno.test(`over ${name} strangers have a message taken now and then while a peer is attended`, async () => {
+    using peer = new UdpWire(address, 0);
+    using stranger = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    receiver.attend(peer.local);
+    send(stranger, receiver.local, 32);
+    assertEquals(await sources(receiver), [stranger.local.port]);
+    // No time passes for the timers of a thread that does not wait.
+    using batch = new ReceiveBatch();
+    assertEquals(receiver.receive(batch), 0);
+    send(peer, receiver.local, 1);
+    assertEquals(receiver.receive(batch), 1);
+    assertEquals(batch.sourcePorts[0], peer.local.port);
+    assertEquals(await sources(receiver), [stranger.local.port]);
+  });
+
   Deno.test(`over ${name} packets of a peer that is neglected again arrive all the same`, async () => {
     using peer = new UdpWire(address, 0);
     using receiver = new UdpWire(address, 0);

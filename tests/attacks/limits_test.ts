@@ -1,0 +1,82 @@
+/** Attacks that take more than a server gives to one session, address or identity, or in all. */
+import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
+import type { Limits } from "../../lib/session/limits.ts";
+import { attackTest } from "./attack.ts";
+import { grant, withdraw } from "./lent_memory.ts";
+import { clientAuthority, clientCertificate, System, type SystemOptions } from "./system.ts";
+
+const stolen = await clientCertificate("stolen");
+
+/** Sessions that the attacker wants, and has where half as many are all there are. */
+const WANTED = 6;
+const ALLOWED = 3;
+const REGISTERED = MESSAGE_BYTES + 65536;
+
+const sessionLimits: readonly [
+  how: string,
+  countermeasure: string,
+  limits: Partial<Limits>,
+  unlimited?: Partial<Limits>,
+][] = [
+  ["from one address", "sessions of an address are limited", { clientsPerAddress: ALLOWED }],
+  ["with one stolen certificate", "sessions of an identity are limited", {
+    clientsPerIdentity: ALLOWED,
+  }],
+  ["until nobody else may", "sessions in all are limited", { clients: ALLOWED }],
+  [
+    "until all memory is pinned",
+    "registered bytes in all are limited, and set aside for each session when it is admitted",
+    { registeredBytes: REGISTERED, registeredBytesInAll: ALLOWED * REGISTERED },
+    { registeredBytes: REGISTERED },
+  ],
+];
+
+for (const [how, countermeasure, limits, unlimited = {}] of sessionLimits) {
+  attackTest<Partial<Limits>>({
+    rows: ["6.4.1"],
+    attack: `opens one session after the other ${how}`,
+    countermeasure,
+    provider: "roce",
+    against: limits,
+    without: { instead: "admission without that limit", against: unlimited },
+    async mount(limits) {
+      await using system = await System.start({
+        limits,
+        clientAuthentication: { trust: { authorities: [clientAuthority] }, required: true },
+      });
+      await using sessions = new AsyncDisposableStack();
+      let count = 0;
+      for (; count < WANTED; count++) {
+        const client = await system.client({ identity: stolen }).catch(() => undefined);
+        if (!client) break;
+        sessions.use(client);
+      }
+      return count === WANTED;
+    },
+  });
+}
+
+/** Grants a second, and what the attacker asks for: of so many two seconds' come at once, and the others in turn. */
+const GRANTS_A_SECOND = 2;
+const GRANTS = 14;
+/** Milliseconds: less than all of them take with the limit. */
+const AT_ONCE = 3000;
+
+attackTest<SystemOptions>({
+  rows: ["6.4.4"],
+  attack: "asks for one grant after the other, as fast as it can",
+  countermeasure: "a limit on grants: who exceeds it is slowed down",
+  provider: "roce",
+  against: { limits: { grantsPerSecond: GRANTS_A_SECOND } },
+  without: { instead: "a rate that nobody reaches", against: {} },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attacker = await system.hostile();
+    const started = performance.now();
+    for (let count = 0; count < GRANTS; count++) {
+      await grant(attacker, "write", 0, 4096);
+      await withdraw(attacker);
+    }
+    return performance.now() - started < AT_ONCE;
+  },
+});
