@@ -9,7 +9,7 @@ import { measureInTurn } from "./in_turn.ts";
 import { linesOf, startProcess } from "./peer.ts";
 import { finish } from "./scp.ts";
 
-const runs = provider === rxe ? 3 : 5;
+const runs = provider === rxe ? 3 : 9;
 const seconds = 2;
 
 /** The server has the first one, and its clients the others, where there are several. */

@@ -53,6 +53,9 @@ const BUFFER_BYTES = 16 * 1024 * 1024;
 /** The same for a socket of one peer: twice what a peer of ours has on its way (congestion.ts), and kernel's overhead. */
 const PEER_BUFFER_BYTES = 2 * 1024 * 1024;
 
+/** Packets of a turn: as many of the largest as make one message of the socket. */
+const TURN_PACKETS = 16;
+
 const WORD = 4;
 
 /** CMSG_SPACE of a 16 or a 32-bit value. */
@@ -114,6 +117,15 @@ class MessageVector {
       setAddress(this.words, at, address + message * MESSAGE_SLOT_BYTES);
     }
   }
+}
+
+/** Packets of one socket's messages above what a turn is. */
+function packetsBeyondTurn(batch: ReceiveBatch, first: number, end: number): number {
+  let packets = 0;
+  for (let message = first; message < end; message++) {
+    packets += Math.ceil(batch.lengths[message]! / (batch.segmentBytes[message]! || 1));
+  }
+  return packets - TURN_PACKETS * (end - first);
 }
 
 function setAddress(words: Uint32Array, at: number, address: number): void {
@@ -189,10 +201,14 @@ class IncomingMessages extends MessageVector {
     }
   }
 
-  /** Tells `batch` what the first `count` messages are. */
-  deliver(batch: ReceiveBatch, count: number): void {
+  /** So many messages have been received in all. */
+  delivered(count: number): void {
     this.#used = count;
-    for (let message = 0; message < count; message++) {
+  }
+
+  /** Tells `batch` what the messages from `first` on are, up to `end`. */
+  deliver(batch: ReceiveBatch, first: number, end: number): void {
+    for (let message = first; message < end; message++) {
       const length = this.#isWhole(message) ? this.words[message * HEADER + MESSAGE_LENGTH]! : 0;
       batch.lengths[message] = length;
       batch.segmentBytes[message] = this.#segmentBytes(message) || length;
@@ -241,6 +257,8 @@ export class UdpWire implements Wire {
   readonly #outgoing: OutgoingMessages;
   readonly #incoming: IncomingMessages;
   readonly #peers: PeerSockets;
+  /** By descriptor: packets of its last message beyond those of a turn, less those of turns since. */
+  readonly #debts: number[] = [];
   #open = true;
 
   /**
@@ -317,14 +335,17 @@ export class UdpWire implements Wire {
     this.#assertOpen();
     this.#incoming.prepare(batch);
     const sockets = this.#peers.poll();
-    // A message of somebody who floods has many packets.
-    const isAlone = sockets === 1 && !this.#peers.isOfStrangers(this.#peers.ready[0]!);
-    const most = isAlone ? BATCH_MESSAGES : 1;
     let count = 0;
-    for (let index = 0; index < sockets; index++) {
-      count += this.#receiveFrom(this.#peers.ready[index]!, count, most);
-    }
-    this.#incoming.deliver(batch, count);
+    let sittingOut: number;
+    do {
+      sittingOut = 0;
+      for (let index = 0; index < sockets; index++) {
+        const socket = this.#peers.ready[index]!;
+        if (sockets > 1 && this.#sitsOut(socket)) sittingOut += 1;
+        else count = this.#receiveFrom(socket, batch, count, this.#mostOf(socket, sockets));
+      }
+    } while (sittingOut > 0 && sittingOut === sockets);
+    this.#incoming.delivered(count);
     return count;
   }
 
@@ -341,11 +362,28 @@ export class UdpWire implements Wire {
     libc().close(this.descriptor);
   }
 
-  /** Puts at most so many messages behind those that there are. */
-  #receiveFrom(socket: number, first: number, most: number): number {
+  /** Whether the socket's last message was worth several turns of which one is this. */
+  #sitsOut(socket: number): boolean {
+    const debt = this.#debts[socket] ?? 0;
+    if (debt <= 0) return false;
+    this.#debts[socket] = debt - TURN_PACKETS;
+    return true;
+  }
+
+  /** Messages that are taken at once: of somebody who floods each has many packets. */
+  #mostOf(socket: number, sockets: number): number {
+    if (sockets > 1 || this.#peers.isOfStrangers(socket)) return 1;
+    return (this.#debts[socket] ?? 0) > 0 ? 1 : BATCH_MESSAGES;
+  }
+
+  /** Puts at most so many messages behind the first ones, and returns how many there are then. */
+  #receiveFrom(socket: number, batch: ReceiveBatch, first: number, most: number): number {
     const count = libc().recvmmsg(socket, this.#incoming.pointers[first]!, most, 0, null);
     if (count < 0) this.#assertUsable("recvmmsg", errno());
-    return Math.max(count, 0);
+    if (count <= 0) return first;
+    this.#incoming.deliver(batch, first, first + count);
+    this.#debts[socket] = packetsBeyondTurn(batch, first, first + count);
+    return first + count;
   }
 
   #openPeerSocket(): number {

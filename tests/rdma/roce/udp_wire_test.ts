@@ -254,6 +254,24 @@ for (const [name, address] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
     assertEquals((await sources(receiver)).toSorted(), ports.toSorted());
   });
 
+  Deno.test(`over ${name} who sends many packets in a message sits out the turns that they are worth`, async () => {
+    using flooding = new UdpWire(address, 0);
+    using modest = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    receiver.attend(flooding.local);
+    receiver.attend(modest.local);
+    using many = new TransmitBatch(flooding.maxSegments);
+    fill(many, destination(flooding, receiver.local), Array<number>(64).fill(16));
+    for (let count = 0; count < 3; count++) assertEquals(flooding.send(many, 0), 1);
+    send(modest, receiver.local, 8);
+    const turns = [];
+    for (let turn = 0; turn < 5; turn++) turns.push(await sources(receiver));
+    const both = [flooding.local.port, modest.local.port];
+    assertEquals(turns[0]!.toSorted(), both.toSorted());
+    assertEquals(turns.slice(1, 4), Array(3).fill([modest.local.port]));
+    assertEquals(turns[4]!.toSorted(), both.toSorted());
+  });
+
   Deno.test(`over ${name} strangers have a message taken now and then while a peer is attended`, async () => {
     using peer = new UdpWire(address, 0);
     using stranger = new UdpWire(address, 0);
