@@ -50,25 +50,39 @@ export function judge({ files, status, output, junit }: TestRun): Report {
 /** More tests than this that fail in one run are broken, and not disturbed by what else went on. */
 const DISTURBED = 3;
 
+/** What speed has no part in: an attack that has succeeded (attacks/attack.ts). */
+const NEVER_AGAIN = "succeeded in spite of";
+
+/** How deno tells of an error outside of any test, after which the rest of its file is not run. */
+const UNCAUGHT = "(uncaught error)";
+
 /**
  * The filter for `deno test` by which a run's failed tests, and no others, can be tried once more.
  *
  * @returns `undefined` where trying again can mend nothing: none failed, too many did, or something
  *   other than a test
  */
-export function filterOfFailed({ junit = "" }: TestRun, { failures }: Report): string | undefined {
+export function filterOfFailed(
+  { junit = "", output }: TestRun,
+  { failures }: Report,
+): string | undefined {
   const tests = new Set(readJunit(junit).map(({ name }) => name));
   if (failures.length === 0 || failures.length > DISTURBED) return undefined;
-  if (!failures.every(({ name }) => tests.has(name))) return undefined;
+  if (output.includes(UNCAUGHT)) return undefined;
+  const mayPass = ({ name, message }: Failure) => tests.has(name) && !message.includes(NEVER_AGAIN);
+  if (!failures.every(mayPass)) return undefined;
   // Rust's syntax: it must not be given more escapes than it knows.
   const escaped = failures.map(({ name }) => name.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
   return `/^(?:${escaped.join("|")})$/`;
 }
 
 /** A run's report after its failed tests were tried once more: those that passed then are unsteady. */
-export function judgeAgain(first: Report, { junit = "" }: TestRun): Report {
-  const passed = new Set<string>();
-  for (const { name, failure } of readJunit(junit)) if (failure === undefined) passed.add(name);
+export function judgeAgain(first: Report, { junit = "", status, output }: TestRun): Report {
+  const cases = readJunit(junit);
+  const failed = new Set(cases.filter(({ failure }) => failure !== undefined).map(nameOf));
+  // A status that no failure explains says that not all of it was run.
+  const isWhole = (status === 0 || failed.size > 0) && !output.includes(UNCAUGHT);
+  const passed = new Set(isWhole ? cases.map(nameOf) : []).difference(failed);
   const unsteady = first.failures.filter(({ name }) => passed.has(name));
   const failures = first.failures.filter(({ name }) => !passed.has(name));
   return { passed: first.passed + unsteady.length, failures, unsteady };
@@ -101,6 +115,7 @@ function readJunit(xml: string): TestCase[] {
 }
 
 function readCase([, name = "", body = ""]: RegExpMatchArray): TestCase {
+  if (body.includes("<error")) return { name: decode(name), failure: "was not run to its end" };
   const failure = /<failure[^>]*>(.*?)<\/failure>/s.exec(body)?.[1];
   if (failure !== undefined) return { name: decode(name), failure: decode(failure) };
   if (body.includes("<skipped/>")) return { name: decode(name), failure: "is switched off" };
@@ -114,6 +129,10 @@ const entities: Record<string, string> = {
   "&apos;": "'",
   "&amp;": "&",
 };
+
+function nameOf({ name }: TestCase): string {
+  return name;
+}
 
 function decode(text: string): string {
   return text.replaceAll(/&(lt|gt|quot|apos|amp);/g, (entity) => entities[entity] ?? entity);

@@ -121,3 +121,27 @@ Deno.test("nothing is tried again where all passed, where many tests failed, or 
   filters.push(filterOfFailed(silent, judge(silent)));
   assertEquals(filters, [undefined, undefined, undefined]);
 });
+
+Deno.test("what an uncaught error has cut off is failed, and nothing beside it is tried again", async () => {
+  const first = await run({
+    "a_test.ts": `Deno.test("disturbed", () => { throw new Error("once"); });`,
+    "b_test.ts": `Deno.test("cut off", () => {
+        setTimeout(() => { throw new Error("nobody's"); });
+        return new Promise((resolve) => setTimeout(resolve, 1000));
+      });
+      Deno.test("never begun", () => {});`,
+  });
+  const report = judge(first);
+  assertEquals(names(report).includes("disturbed"), true);
+  assertEquals(names(report).length > 1, true);
+  assertEquals(filterOfFailed(first, report), undefined);
+  const again = { ...first, junit: first.junit!.replaceAll(/<(failure|error)[^]*?<\/\1>/g, "") };
+  assertEquals(judgeAgain(report, again).unsteady, []);
+});
+
+Deno.test("an attack that has succeeded once is not tried again", async () => {
+  const first = await run({
+    "a_test.ts": `Deno.test("attack", () => { throw new Error("succeeded in spite of all"); });`,
+  });
+  assertEquals(filterOfFailed(first, judge(first)), undefined);
+});

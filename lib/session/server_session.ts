@@ -325,7 +325,7 @@ export class ServerSession {
     this.#limited("session delayed", "session_rate", "slowed");
     const connection = this.#connection!;
     const gone = new AbortController();
-    // Nobody has a turn for a client that does not wait for it.
+    // Its place among those who have not finished the exchange is given back at once.
     connection.ended.then(async () => gone.abort(await hungUp(connection)));
     await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
   }

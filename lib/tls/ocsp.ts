@@ -94,7 +94,7 @@ export function checkOcspResponse(
  * `http:` URL. Undefined if there is none.
  *
  * @param certificate DER
- * @throws TlsError `certificate_malformed`
+ * @throws TlsError `certificate_malformed` for what names one and is no certificate
  */
 export async function responderUrl(certificate: Uint8Array): Promise<URL | undefined> {
   if (!namesResponder(certificate)) return undefined;
@@ -107,7 +107,7 @@ export async function responderUrl(certificate: Uint8Array): Promise<URL | undef
 const RESPONDER_ID = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01];
 
 /** Whether a certificate, DER, names a responder, be it one that can be asked or not. */
-export function namesResponder(certificate: Uint8Array): boolean {
+function namesResponder(certificate: Uint8Array): boolean {
   return certificate.some((_, at) =>
     RESPONDER_ID.every((octet, index) => certificate[at + index] === octet)
   );

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { TlsError, toPlainError } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
-import { freshUntil, namesResponder } from "./ocsp.ts";
+import { freshUntil, responderUrl } from "./ocsp.ts";
 import { askResponder, type OcspResponse } from "./ocsp_request.ts";
 import type { Identity } from "./trust.ts";
 import { decodePem, findIssuer } from "./x509.ts";
@@ -20,14 +20,14 @@ const longestPause = 24 * 60 * 60_000;
  * does not have that
  * @param before one that there is; it is the result if it is for the same certificate and issuer
  */
-export function staplerFor(
+export async function staplerFor(
   { certificate }: Pick<Identity, "certificate">,
   authorities: readonly string[],
   before?: OcspStapler,
-): OcspStapler | undefined {
+): Promise<OcspStapler | undefined> {
   const [leaf, ...others] = [certificate, ...authorities]
     .flatMap((pem) => decodePem(pem, "CERTIFICATE"));
-  if (leaf === undefined || !namesResponder(leaf)) return undefined;
+  if (leaf === undefined || await responderUrl(leaf) === undefined) return undefined;
   return before?.isFor(leaf, others) ? before : new OcspStapler(leaf, others);
 }
 

@@ -103,7 +103,9 @@ export async function loadCredentials(
   const contents = { identity, clientAuthentication };
   if (before?.areOf(contents)) return before;
   const authorities = clientAuthentication?.trust.authorities ?? [];
-  const stapler = files.staple ? staplerFor(identity, authorities, before?.stapler) : undefined;
+  const stapler = files.staple
+    ? await staplerFor(identity, authorities, before?.stapler)
+    : undefined;
   await stapler?.ready;
   return new ServerCredentials(contents, stapler, files.knownRefusal);
 }

@@ -173,7 +173,7 @@ const UNHARMED = 5;
 /** Milliseconds for which the server polls nothing while messages come. */
 const ASLEEP = 50;
 
-/** This thread's, and with it that of the server's session: only the transport goes on. */
+/** This thread, and with it the server's session: a device's transport goes on, and takes what comes. */
 function sleep(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
 }

@@ -1,4 +1,5 @@
 /** Attacks that take more than a server gives to one session, address or identity, or in all. */
+import { RefusedError } from "../../lib/errors.ts";
 import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
 import type { Limits } from "../../lib/session/limits.ts";
 import { attackTest } from "./attack.ts";
@@ -45,13 +46,15 @@ for (const [how, countermeasure, limits, unlimited = {}] of sessionLimits) {
         clientAuthentication: { trust: { authorities: [clientAuthority] }, required: true },
       });
       await using sessions = new AsyncDisposableStack();
-      let count = 0;
-      for (; count < WANTED; count++) {
-        const client = await system.client({ identity: stolen }).catch(() => undefined);
-        if (!client) break;
-        sessions.use(client);
+      for (let count = 0; count < WANTED; count++) {
+        try {
+          sessions.use(await system.client({ identity: stolen }));
+        } catch (error) {
+          if (!(error instanceof RefusedError) || count < ALLOWED) throw error;
+          return false;
+        }
       }
-      return count === WANTED;
+      return true;
     },
   });
 }

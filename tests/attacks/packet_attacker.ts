@@ -50,7 +50,7 @@ export class PacketAttacker implements Disposable {
   /** Sends packets of one size in one go: they arrive together, or not at all. */
   sendTogether(packets: readonly AttackPacket[]): void {
     using batch = new TransmitBatch(this.#wire.maxSegments);
-    for (const packet of packets) this.#add(batch, packet);
+    if (!packets.every((packet) => this.#add(batch, packet))) throw new Error("there are too many");
     if (this.#wire.send(batch, 0) !== batch.count) throw new Error("the packets were not sent");
   }
 

@@ -131,9 +131,11 @@ Deno.test("an identity has a stapler if its certificate names a responder", asyn
       root,
     ]]] as const
   ) {
-    using stapler = staplerFor({ certificate }, authorities);
+    using stapler = await staplerFor({ certificate }, authorities);
     await stapler?.ready;
     assert(stapler?.response !== undefined);
   }
-  assertEquals(staplerFor(await authority.issue(serials.good), [root]), undefined);
+  assertEquals(await staplerFor(await authority.issue(serials.good), [root]), undefined);
+  const unreachable = await authority.issue(serials.good, { url: "https://ocsp.example/" });
+  assertEquals(await staplerFor(unreachable, [root]), undefined);
 });

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { VerbsealError } from "../../lib/errors.ts";
 import config from "../../deno.json" with { type: "json" };
 
-const directory = join(import.meta.dirname!, "..", "..", "build", "vm");
+const root = join(import.meta.dirname!, "..", "..");
+const directory = join(root, "build", "vm");
 const BUNDLED = "@peculiar/x509";
 
 /**
@@ -23,6 +24,7 @@ export async function bundledImportMap(): Promise<string> {
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
     // tslib's default condition is for a require(), which the bundle's import would find empty.
     args: ["bundle", "--quiet", "--conditions=module", "--output", bundle, entry],
+    cwd: root,
     stdin: "null",
     env: { NO_COLOR: "1" },
   }).output();

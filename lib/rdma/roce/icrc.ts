@@ -74,11 +74,11 @@ function lengthTerms(
   );
 }
 
-/** What a 16-bit field of the headers contributes, by its value: the sum of what its bits do. */
-function fieldTerms(length: number, offset: number): (value: number) => number {
+/** What a 16-bit field of so many bytes of headers contributes, by its value: the sum of what its bits do. */
+function fieldTerms(headerBytes: number, offset: number): (value: number) => number {
   const ofBits = Array.from(
     { length: 16 },
-    (_, bit) => contribution(length, (view) => view.setUint16(offset, 1 << bit)),
+    (_, bit) => contribution(headerBytes, (view) => view.setUint16(offset, 1 << bit)),
   );
   return (value) => ofBits.reduce((sum, term, bit) => value >>> bit & 1 ? sum ^ term : sum, 0);
 }

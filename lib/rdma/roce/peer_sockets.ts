@@ -7,6 +7,12 @@ import { BATCH_MESSAGES } from "./wire.ts";
 const EVENT = epollEvent.size / Int32Array.BYTES_PER_ELEMENT;
 const DESCRIPTOR = epollEvent.offset("data") / Int32Array.BYTES_PER_ELEMENT;
 
+/** Packets of a turn: as many of the largest as make one message of a socket. */
+const TURN_PACKETS = 15;
+
+/** Packets that are taken at once of a socket that alone has something. */
+const ALONE_PACKETS = BATCH_MESSAGES * TURN_PACKETS;
+
 /** Milliseconds until what strangers send is looked at again. */
 const STRANGERS_PAUSE = 1;
 
@@ -17,13 +23,16 @@ const STRANGERS_PAUSE = 1;
  * comes by the socket of all is of strangers, and only some of it is taken, to be counted.
  */
 export class PeerSockets implements Disposable {
-  /** Readable while one of them has something. */
+  /** Readable while one of them has something, and it is not strangers' alone whose turn is to come. */
   readonly epoll = check("epoll_create1", libc().epoll_create1(C.EPOLL_CLOEXEC));
   /** Descriptors that {@linkcode poll} has found. */
   readonly ready = new Int32Array(BATCH_MESSAGES);
   readonly #sockets = new Map<string, readonly number[]>();
   readonly #events = new Int32Array(new ArrayBuffer(epollEvent.size * BATCH_MESSAGES));
   readonly #pointer = pointerOf(new Uint8Array(this.#events.buffer));
+  /** By descriptor: packets of a message that came last, and those beyond its turn, less those of turns since. */
+  readonly #packets: number[] = [];
+  readonly #debts: number[] = [];
   /** Peers for which the system had no socket left: what they send comes with strangers'. */
   #unconnected = 0;
   #pause: number | undefined;
@@ -59,7 +68,10 @@ export class PeerSockets implements Disposable {
     const name = String(remote);
     const sockets = this.#sockets.get(name);
     if (!sockets) return;
-    for (const socket of sockets) libc().close(socket);
+    for (const socket of sockets) {
+      libc().close(socket);
+      this.took(socket, 1, 0); // the next one with this descriptor owes nothing
+    }
     if (sockets.length < sourcesOf(remote).length) this.#unconnected -= 1;
     this.#sockets.delete(name);
   }
@@ -76,6 +88,28 @@ export class PeerSockets implements Disposable {
       if (this.isOfStrangers(socket)) this.#passStrangersBy();
     }
     return Math.max(count, 0);
+  }
+
+  /**
+   * Messages that may be taken of a socket in this turn, of so many that have something: none while
+   * it owes for its last one, as a message of somebody who floods has four times the packets.
+   */
+  takeTurn(socket: number, sockets: number): number {
+    if (this.isOfStrangers(socket)) return 1;
+    if (sockets === 1) {
+      const most = Math.floor(ALONE_PACKETS / (this.#packets[socket] || 1));
+      return Math.min(BATCH_MESSAGES, Math.max(1, most));
+    }
+    const debt = this.#debts[socket] ?? 0;
+    if (debt <= 0) return 1;
+    this.#debts[socket] = debt - TURN_PACKETS;
+    return 0;
+  }
+
+  /** So many messages of so many packets in all were taken. */
+  took(socket: number, messages: number, packets: number): void {
+    this.#packets[socket] = packets / messages;
+    this.#debts[socket] = packets - messages * TURN_PACKETS;
   }
 
   [Symbol.dispose](): void {

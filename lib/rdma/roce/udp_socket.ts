@@ -13,12 +13,12 @@ const BUFFER_BYTES = 16 * 1024 * 1024;
 const PEER_BUFFER_BYTES = 2 * 1024 * 1024;
 
 /**
- * One that all may send to.
+ * One that all may send to, and the port that it has.
  *
  * @param wanted port 0 lets the system choose
  * @throws RdmaError `udp_port_taken`, `no_such_address`, or `udp_socket_failed` for other reasons
  */
-export function boundSocket(wanted: Endpoint): number {
+export function boundSocket(wanted: Endpoint): { socket: number; port: number } {
   const socket = openSocket(wanted.isIpv4);
   if (socket < 0) throw openError("socket", wanted, errno());
   try {
@@ -26,7 +26,7 @@ export function boundSocket(wanted: Endpoint): number {
     if (libc().bind(socket, wanted.sockaddr, wanted.sockaddr.length) < 0) {
       throw openError("bind", wanted, errno());
     }
-    return socket;
+    return { socket, port: portOf(socket) };
   } catch (error) {
     libc().close(socket);
     throw error;
@@ -40,8 +40,7 @@ export function peerSocket({ isIpv4 }: Endpoint): number {
   return socket;
 }
 
-/** The port that a socket is bound to. */
-export function portOf(socket: number): number {
+function portOf(socket: number): number {
   const name = new Uint8Array(sockaddrIn6.size);
   check("getsockname", libc().getsockname(socket, name, new Uint32Array([name.length])));
   return new DataView(name.buffer).getUint16(sockaddrIn6.offset("sin6_port"));

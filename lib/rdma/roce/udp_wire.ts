@@ -6,8 +6,8 @@ import { Endpoint } from "./endpoint.ts";
 import { MAX_SEGMENTS } from "./icrc.ts";
 import { IncomingMessages, OutgoingMessages } from "./message_vector.ts";
 import { PeerSockets } from "./peer_sockets.ts";
-import { boundSocket, canCut, peerSocket, portOf } from "./udp_socket.ts";
-import { BATCH_MESSAGES, type ReceiveBatch, type TransmitBatch, type Wire } from "./wire.ts";
+import { boundSocket, canCut, peerSocket } from "./udp_socket.ts";
+import type { ReceiveBatch, TransmitBatch, Wire } from "./wire.ts";
 
 const { EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EIO, ENOTSOCK, EOPNOTSUPP } = constants.errno;
 
@@ -19,18 +19,6 @@ const NO_SEGMENTATION: readonly number[] = [EIO, EINVAL, EOPNOTSUPP];
 
 /** Errors that no other packet and no later time would change; all others come from the network. */
 const FATAL: readonly number[] = [EBADF, EFAULT, ENOTSOCK];
-
-/** Packets of a turn: as many of the largest as make one message of the socket. */
-const TURN_PACKETS = 16;
-
-/** Packets of one socket's messages above what a turn is. */
-function packetsBeyondTurn(batch: ReceiveBatch, first: number, end: number): number {
-  let packets = 0;
-  for (let message = first; message < end; message++) {
-    packets += Math.ceil(batch.lengths[message]! / (batch.segmentBytes[message]! || 1));
-  }
-  return packets - TURN_PACKETS * (end - first);
-}
 
 /**
  * A UDP socket, bound to one address and port and connected to none: all is sent by it, so that the
@@ -44,8 +32,6 @@ export class UdpWire implements Wire {
   readonly #outgoing: OutgoingMessages;
   readonly #incoming: IncomingMessages;
   readonly #peers: PeerSockets;
-  /** By descriptor: packets of its last message beyond those of a turn, less those of turns since. */
-  readonly #debts: number[] = [];
   #open = true;
 
   /**
@@ -55,8 +41,9 @@ export class UdpWire implements Wire {
    */
   constructor(address: Uint8Array<ArrayBuffer>, port: number) {
     const wanted = new Endpoint(address, port);
-    this.descriptor = boundSocket(wanted);
-    this.local = new Endpoint(address, portOf(this.descriptor));
+    const { socket, port: bound } = boundSocket(wanted);
+    this.descriptor = socket;
+    this.local = new Endpoint(address, bound);
     if (!canCut(this.descriptor)) this.#maxSegments = 1;
     this.#outgoing = new OutgoingMessages(wanted.sockaddr.length);
     this.#incoming = new IncomingMessages(this.local);
@@ -119,8 +106,9 @@ export class UdpWire implements Wire {
       sittingOut = 0;
       for (let index = 0; index < sockets; index++) {
         const socket = this.#peers.ready[index]!;
-        if (sockets > 1 && this.#sitsOut(socket)) sittingOut += 1;
-        else count = this.#receiveFrom(socket, batch, count, this.#mostOf(socket, sockets));
+        const most = this.#peers.takeTurn(socket, sockets);
+        if (most === 0) sittingOut += 1;
+        else count = this.#receiveFrom(socket, batch, count, most);
       }
     } while (sittingOut > 0 && sittingOut === sockets);
     this.#incoming.delivered(count);
@@ -140,27 +128,13 @@ export class UdpWire implements Wire {
     libc().close(this.descriptor);
   }
 
-  /** Whether the socket's last message was worth several turns of which one is this. */
-  #sitsOut(socket: number): boolean {
-    const debt = this.#debts[socket] ?? 0;
-    if (debt <= 0) return false;
-    this.#debts[socket] = debt - TURN_PACKETS;
-    return true;
-  }
-
-  /** Messages that are taken at once: of somebody who floods each has many packets. */
-  #mostOf(socket: number, sockets: number): number {
-    if (sockets > 1 || this.#peers.isOfStrangers(socket)) return 1;
-    return (this.#debts[socket] ?? 0) > 0 ? 1 : BATCH_MESSAGES;
-  }
-
   /** Puts at most so many messages behind the first ones, and returns how many there are then. */
   #receiveFrom(socket: number, batch: ReceiveBatch, first: number, most: number): number {
     const count = libc().recvmmsg(socket, this.#incoming.pointers[first]!, most, 0, null);
     if (count < 0) this.#assertUsable("recvmmsg", errno());
     if (count <= 0) return first;
     this.#incoming.deliver(batch, first, first + count);
-    this.#debts[socket] = packetsBeyondTurn(batch, first, first + count);
+    this.#peers.took(socket, count, packetsOf(batch, first, first + count));
     return first + count;
   }
 
@@ -183,4 +157,12 @@ export class UdpWire implements Wire {
       "start the program again; something in it has closed or replaced this socket",
     );
   }
+}
+
+function packetsOf({ lengths, segmentBytes }: ReceiveBatch, first: number, end: number): number {
+  let packets = 0;
+  for (let message = first; message < end; message++) {
+    packets += Math.ceil(lengths[message]! / (segmentBytes[message]! || 1));
+  }
+  return packets;
 }
