@@ -9,7 +9,7 @@ import { provider } from "../provider.ts";
 import { CuttingProxy } from "./cutting_proxy.ts";
 // Before the scene, which opens a device.
 import { intrude } from "./intruder.ts";
-import { failureTest, nextReason, reasons, Shared } from "./failure_scene.ts";
+import { failureTest, nextReason, reasons, type Scene, Shared } from "./failure_scene.ts";
 
 /** Seconds that a replacement takes at most; the guest's two processors are emulated, ten times slower. */
 const SECONDS = provider.name === "verbs" ? 10 : 1;
@@ -39,12 +39,19 @@ function echo({ session, messages }: Client, body: Uint8Array): Promise<Uint8Arr
   return deadline(session.repeating(() => messages.ask("ECHO", body)), PATIENCE);
 }
 
+/** A client that the server has answered: the session is established there too by then. */
+async function answered(scene: Scene, server: Pick<RunningServer, "port">): Promise<Client> {
+  const client = await scene.client(server);
+  await echo(client, new Uint8Array(1));
+  return client;
+}
+
 for (const side of ["client", "server"] as const) {
   failureTest(
     `a queue pair that fails at the ${side} is replaced within a second, with fresh numbers`,
     async (scene) => {
       const { server } = Shared.current;
-      const client = await scene.client(server);
+      const client = await answered(scene, server);
       const before = numbersOf(client);
       intrude(side, client);
       const line = await replaced(server, client, 1);
@@ -67,7 +74,7 @@ for (const side of ["client", "server"] as const) {
 
 failureTest("both queue pairs may fail at once", async (scene) => {
   const { server } = Shared.current;
-  const client = await scene.client(server);
+  const client = await answered(scene, server);
   intrude("client", client);
   intrude("server", client);
   const body = new Uint8Array(1000).fill(7);
@@ -79,7 +86,7 @@ failureTest(
   "a question under way ends with an error of its own, and may be asked again",
   async (scene) => {
     const server = await scene.server();
-    const client = await scene.client(server);
+    const client = await answered(scene, server);
     const { messages, session } = client;
     const many = Array.from({ length: 16 }, () => messages.ask("ECHO", new Uint8Array(2 ** 20)));
     const outcomes = Promise.allSettled(many);
@@ -100,7 +107,7 @@ failureTest(
   async (scene) => {
     const { server } = Shared.current;
     await using proxy = new CuttingProxy(server.port);
-    const client = await scene.client(proxy);
+    const client = await answered(scene, proxy);
     const { memory, session } = client;
     const held = proxy.hold();
     const requeue = held.more();
@@ -118,7 +125,7 @@ failureTest(
   "a session goes on while its queue pair fails again and again, and ends when that is too often",
   async (scene) => {
     const { server } = Shared.current;
-    const client = await scene.client(server);
+    const client = await answered(scene, server);
     const reason = nextReason(server);
     const ended = client.session.during(new Promise<never>(() => {}));
     ended.catch(() => {});
