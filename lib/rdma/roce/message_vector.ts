@@ -38,7 +38,7 @@ const CONTROL_TYPE = (CONTROLS + cmsghdr.offset("cmsg_type")) / WORD;
 const CONTROL_DATA = (CONTROLS + cmsghdr.size) / WORD;
 const NAME = NAME_BYTES / WORD;
 
-/** What sendmmsg(2) and recvmmsg(2) take for one batch, laid out once: a call changes single words of it. */
+/** One batch: a call changes single words of it. */
 class MessageVector {
   readonly words = new Uint32Array(new ArrayBuffer(TOTAL));
   /** Of the header of each message, and so of those from it on. */
@@ -120,7 +120,7 @@ export class IncomingMessages extends MessageVector {
   readonly #families: Uint16Array;
   readonly #addressWord: number;
   readonly #addressWords: number;
-  /** Headers that the last call has changed. */
+  /** Headers that were changed since they were prepared. */
   #used = BATCH_MESSAGES;
 
   constructor(local: Endpoint) {
@@ -143,15 +143,12 @@ export class IncomingMessages extends MessageVector {
       this.words[header + NAME_LENGTH] = NAME_BYTES;
       this.words[header + CONTROL_LENGTH] = CONTROL_BYTES;
     }
+    this.#used = 0;
   }
 
-  /** So many messages have been received in all. */
-  delivered(count: number): void {
-    this.#used = count;
-  }
-
-  /** Tells `batch` what the messages from `first` on are, up to `end`. */
+  /** Tells `batch` what the messages from `first` on are, up to `end`; all before were told. */
   deliver(batch: ReceiveBatch, first: number, end: number): void {
+    this.#used = end;
     for (let message = first; message < end; message++) {
       const length = this.#isWhole(message) ? this.words[message * HEADER + MESSAGE_LENGTH]! : 0;
       batch.lengths[message] = length;

@@ -111,7 +111,6 @@ export class UdpWire implements Wire {
         else count = this.#receiveFrom(socket, batch, count, most);
       }
     } while (sittingOut > 0 && sittingOut === sockets);
-    this.#incoming.delivered(count);
     return count;
   }
 

@@ -47,6 +47,7 @@ async function receive(wire: UdpWire, packets: number, source: Endpoint): Promis
       assertEquals(batch.sourcePorts[message], source.port);
       assertEquals(batch.sources.slice(4 * message, 4 * message + 4), source.words);
       const length = batch.lengths[message]!;
+      assert(length > 0, "a message is whole");
       const segment = batch.segmentBytes[message]!;
       for (let at = 0; at < length; at += segment) {
         const size = Math.min(segment, length - at);
@@ -100,6 +101,18 @@ for (const [name, address] of [["IPv4", IPV4], ["IPv6", IPV6]] as const) {
     assertEquals(sender.send(batch, 0), 1);
     const received = await receive(receiver, sizes.length, sender.local);
     assertEquals(received, { numbers: upTo(sizes.length), sizes, messages: 1 });
+  });
+
+  Deno.test(`over ${name} a message of many packets arrives whole after one of a single packet`, async () => {
+    using sender = new UdpWire(address, 0);
+    using receiver = new UdpWire(address, 0);
+    using batch = new TransmitBatch(sender.maxSegments);
+    for (const packets of [1, 15, 1, 15]) {
+      batch.clear();
+      fill(batch, destination(sender, receiver.local), equal(packets));
+      assertEquals(sender.send(batch, 0), 1);
+      assertEquals((await receive(receiver, packets, sender.local)).numbers, upTo(packets));
+    }
   });
 
   Deno.test(`over ${name} packets arrive without UDP_SEGMENT`, async () => {
