@@ -2,7 +2,7 @@
  * `deno task test [host|vm|container]`: all tests, those on this machine, those in guests, or the
  * container's. Installs the system packages they need. The last line is `N passed, N failed`.
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { compile, EXECUTABLE } from "../.ci/compile.ts";
 import { ensurePackages, PACKAGES } from "../.ci/packages.ts";
 import { errorText, VerbsealError } from "../lib/errors.ts";
@@ -147,6 +147,7 @@ function testFilesHere(
   return testTwice(directory, async (results, filter) => {
     const junit = join(results, "junit.xml");
     const filtered = filter === undefined ? [] : [`--filter=${filter}`];
+    // Types are the check part's, once for all others.
     const args = ["test", "-A", "--no-check", `--junit-path=${junit}`, ...filtered, ...files];
     const { status, output } = await runDeno(args, seconds, how);
     await Deno.writeTextFile(join(results, "output.txt"), output);
@@ -161,6 +162,7 @@ async function testInGuest(directory: string, seconds: number): Promise<Report> 
   const importMap = await importMapOption();
   const names = files.map((file) => `'${file}'`).join(" ");
   return await testTwice(directory, async (results, filter) => {
+    // Types are the check part's, on this machine.
     const options = `-A --no-check --cached-only --junit-path=/results/junit.xml ${importMap}`;
     const filtered = filter === undefined ? "" : '"--filter=$FILTER"';
     const { status, output: console } = await runInGuest({
@@ -207,6 +209,7 @@ async function testTwice(
   const report = judge(first);
   const filter = filterOfFailed(first, report);
   if (filter === undefined) return report;
+  console.log(`    ${basename(directory)}: ${report.failures.length} failed, tried once more`);
   const again = join(directory, "again");
   await Deno.mkdir(again, { recursive: true });
   return judgeAgain(report, await run(again, filter));
