@@ -10,9 +10,9 @@ export class ChunkSink<T extends Chunk = Chunk> {
   readonly #busy = new Set<number>();
   /** What refers to the memory. */
   readonly #working = new Set<Promise<unknown>>();
-  /** Resolves when the last chunk taken is hashed. */
-  #hashed: Promise<unknown> = Promise.resolve();
-  /** Resolves when it and all before it are written. */
+  /** Resolves when the last chunk taken is being stored. */
+  #begun: Promise<unknown> = Promise.resolve();
+  /** Resolves when it and all before it are written and hashed. */
   #tail: Promise<void> = Promise.resolve();
   #received: number;
   #written: number;
@@ -53,12 +53,12 @@ export class ChunkSink<T extends Chunk = Chunk> {
     this.#received += length;
     this.#busy.add(buffer);
     const obtained = this.obtain(chunk);
-    // Each hashed in its turn, while those before it are being written.
-    const begun = this.#hashed.then(() => obtained).then(() => this.#begin(chunk));
-    const written = begun.then(({ writing }) => writing);
-    this.#hashed = begun;
-    this.#tail = Promise.all([this.#tail, written]).then(() => this.#release(chunk));
-    for (const work of [obtained, written]) this.#until(work);
+    // Each begins in its turn, while those before it are being stored.
+    const begun = this.#begun.then(() => obtained).then(() => ({ storing: this.#store(chunk) }));
+    const stored = begun.then(({ storing }) => storing);
+    this.#begun = begun;
+    this.#tail = Promise.all([this.#tail, stored]).then(() => this.#release(chunk));
+    for (const work of [obtained, stored]) this.#until(work);
     this.#tail.catch(() => {}); // finish() reports it
     return this.#tail;
   }
@@ -75,12 +75,15 @@ export class ChunkSink<T extends Chunk = Chunk> {
     this.hash.rewind(this.#written);
   }
 
-  /** The disk works while this thread hashes. */
-  #begin({ buffer, length, offset }: Chunk): { readonly writing: Promise<void> } {
+  /** Writes and hashes a chunk; nothing refers to its memory when this has settled. */
+  async #store({ buffer, length, offset }: Chunk): Promise<void> {
     const at = buffer * this.bufferBytes;
-    const writing = this.file.write(this.memory, at, length, offset);
-    this.hash.update(this.memory.bytes.subarray(at, at + length));
-    return { writing };
+    const storing = [
+      this.file.write(this.memory, at, length, offset),
+      this.hash.update(this.memory, at, length),
+    ];
+    await Promise.allSettled(storing);
+    await Promise.all(storing);
   }
 
   #until(work: Promise<unknown>): void {

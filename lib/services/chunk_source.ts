@@ -14,6 +14,8 @@ export interface Moved {
 /** Reads a file into buffers as they become free, and hands each on. */
 export class ChunkSource {
   readonly #free: number[] = [];
+  /** By buffer: resolves when what it had last is hashed. */
+  readonly #hashing: Promise<void>[] = [];
   #turn: PromiseWithResolvers<void> | undefined;
   #aborted: Error | undefined;
 
@@ -62,7 +64,7 @@ export class ChunkSource {
       if (await file.read(memory, 0, part, hash.length) < part) {
         throw new RefusedError("file_changed", `${file.path} is shorter than what was read of it`);
       }
-      hash.update(memory.bytes.subarray(0, part));
+      await hash.update(memory, 0, part);
     }
   }
 
@@ -82,16 +84,14 @@ export class ChunkSource {
           .catch((error) => this.abort(error))
           .finally(() => delivering.delete(delivery));
         delivering.add(delivery);
+        this.#hashing[buffer] = hash.update(memory, buffer * bufferBytes, length);
         filling = this.#fill(offset + length);
-        // The disk works meanwhile, and so does the peer.
-        const at = buffer * bufferBytes;
-        hash.update(memory.bytes.subarray(at, at + length));
       }
     } catch (error) {
       this.abort(error as Error);
     } finally {
       // Nothing refers to the memory any more when this ends.
-      await Promise.allSettled([filling, ...delivering]);
+      await Promise.allSettled([filling, ...this.#hashing, ...delivering]);
     }
     if (this.#aborted) throw this.#aborted;
     return { size: file.size, sha256: hash.digest() };
@@ -108,6 +108,7 @@ export class ChunkSource {
     const { file: { size, path }, memory, bufferBytes } = this;
     if (offset >= size) return undefined;
     const buffer = await this.#takeFree();
+    await this.#hashing[buffer];
     const length = Math.min(bufferBytes, size - offset);
     if (await this.file.read(memory, buffer * bufferBytes, length, offset) < length) {
       throw new VerbsealError("file_changed", `${path} became shorter while it was read`);

@@ -30,6 +30,7 @@ import { FFI_CIF_SIZE, FFI_DEFAULT_ABI, FFI_TYPES } from "../../ffi/libffi.ts";
 import { ENGINE } from "../../ffi/libcrypto_engine.ts";
 import { EVP } from "../../ffi/libcrypto_evp.ts";
 import { OCSP } from "../../ffi/libcrypto_ocsp.ts";
+import { SHA256_CTX_BYTES } from "../../ffi/libcrypto_sha256.ts";
 import { OSSL_STORE } from "../../ffi/libcrypto_store.ts";
 import { SSL, SSL_R, X509_V } from "../../ffi/libssl.ts";
 import { CKR } from "../../ffi/pkcs11.ts";
@@ -65,6 +66,7 @@ const headers = `
 #include <ffi.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
@@ -156,6 +158,7 @@ function program(): string {
     lines.push(`printf("${name} %lld\\n", (long long)(${name}));`);
   }
   return `${headers}
+_Static_assert(sizeof(SHA256_CTX) == ${SHA256_CTX_BYTES}, "SHA256_CTX");
 _Static_assert(sizeof(ffi_cif) <= ${FFI_CIF_SIZE}, "ffi_cif");
 int main(void) {\n  ${lines.join("\n  ")}\n  return 0;\n}\n`;
 }

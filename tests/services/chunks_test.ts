@@ -2,6 +2,7 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { Memory } from "../../ffi/memory.ts";
 import { libc } from "../../ffi/libc.ts";
+import { libcryptoSha256 } from "../../ffi/libcrypto_sha256.ts";
 import { ProtocolError, VerbsealError } from "../../lib/errors.ts";
 import { ChunkSink } from "../../lib/services/chunk_sink.ts";
 import { ChunkSource } from "../../lib/services/chunk_source.ts";
@@ -10,6 +11,7 @@ import { Directory } from "../../lib/services/file_system.ts";
 
 // Deno's check for leaks wants libraries loaded before the first test.
 libc();
+libcryptoSha256();
 
 const BUFFERS = 3;
 const BUFFER_BYTES = 4096;

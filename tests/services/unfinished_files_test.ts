@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { libc } from "../../ffi/libc.ts";
+import { libcryptoSha256 } from "../../ffi/libcrypto_sha256.ts";
 import { FileHash } from "../../lib/services/file_hash.ts";
 import { Directory } from "../../lib/services/file_system.ts";
 import { type UnfinishedFile, UnfinishedFiles } from "../../lib/services/unfinished_files.ts";
@@ -8,6 +9,7 @@ import { eventually } from "../program.ts";
 
 // Loaded once for the process: Deno's sanitizers would count it for the test that is first.
 libc();
+libcryptoSha256();
 
 const never = () => {
   throw new Error("nobody else wants it");

@@ -1,0 +1,73 @@
+import { encodeHex } from "@std/encoding/hex";
+import { createHash } from "node:crypto";
+import { pointerAt, pointerOf } from "../../ffi/layout.ts";
+import { LibraryError } from "../../ffi/library.ts";
+import { libcryptoSha256, SHA256_CTX_BYTES } from "../../ffi/libcrypto_sha256.ts";
+import type { Memory } from "../../ffi/memory.ts";
+
+const DIGEST_BYTES = 32;
+
+/** SHA-256 (FIPS 180-4) of what was given up to now. It goes on after copies and digests. */
+export interface Sha256 {
+  /** Resolves when these bytes are in; nothing else may be asked before, nor the bytes change. */
+  update(memory: Memory, at: number, length: number): Promise<void>;
+  copy(): Sha256;
+  /** 64 hexadecimal digits. */
+  digest(): string;
+}
+
+/** By libcrypto, on threads of its own, or by Deno's own on this one where there is none. */
+export function createSha256(): Sha256 {
+  try {
+    return new LibcryptoSha256();
+  } catch (error) {
+    if (!(error instanceof LibraryError)) throw error;
+    return new NodeSha256();
+  }
+}
+
+class LibcryptoSha256 implements Sha256 {
+  readonly #library = libcryptoSha256();
+  /** Outside of JavaScript's heap, where bytes move while another thread works on them. */
+  readonly #state = new Uint8Array(new ArrayBuffer(SHA256_CTX_BYTES));
+  readonly #pointer = pointerOf(this.#state);
+
+  /** @throws LibraryError where there is no libcrypto */
+  constructor(copied?: Uint8Array) {
+    if (copied) this.#state.set(copied);
+    else this.#library.SHA256_Init(this.#pointer);
+  }
+
+  async update(memory: Memory, at: number, length: number): Promise<void> {
+    const bytes = pointerAt(BigInt(memory.address + at));
+    await this.#library.SHA256_Update(this.#pointer, bytes, BigInt(length));
+  }
+
+  copy(): LibcryptoSha256 {
+    return new LibcryptoSha256(this.#state);
+  }
+
+  digest(): string {
+    const digest = new Uint8Array(DIGEST_BYTES);
+    this.#library.SHA256_Final(digest, this.copy().#pointer);
+    return encodeHex(digest);
+  }
+}
+
+/** The same on the thread that asks. */
+export class NodeSha256 implements Sha256 {
+  constructor(private readonly hash = createHash("sha256")) {}
+
+  update(memory: Memory, at: number, length: number): Promise<void> {
+    this.hash.update(memory.bytes.subarray(at, at + length));
+    return Promise.resolve();
+  }
+
+  copy(): NodeSha256 {
+    return new NodeSha256(this.hash.copy());
+  }
+
+  digest(): string {
+    return this.hash.copy().digest("hex");
+  }
+}
