@@ -173,6 +173,14 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  closeAsync: {
+    name: "close",
+    parameters: [
+      "i32", // int fd
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
   // openat2 has no wrapper in glibc. syscall() is variadic, which passes integers as any other call does.
   syscall: {
     parameters: [
@@ -576,7 +584,6 @@ export const C = {
   O_PATH: 0o10000000,
   AT_FDCWD: -100,
   AT_EMPTY_PATH: 0x1000,
-  AT_SYMLINK_NOFOLLOW: 0x100,
   AT_SYMLINK_FOLLOW: 0x400,
   LOCK_SH: 1,
   LOCK_EX: 2,

@@ -150,6 +150,11 @@ async function sync(fd: number): Promise<void> {
 
 /** A file in the making: under a temporary name, its user's alone, until it is committed; gone if it never is. */
 export class NewFile implements Disposable {
+  /**
+   * Resolves when what the file has replaced is gone. To free the blocks of a large one takes the
+   * system up to seconds, which no commit waits for.
+   */
+  freed: Promise<unknown> = Promise.resolve();
   #temporary: string | undefined;
   #disposed = false;
 
@@ -168,10 +173,12 @@ export class NewFile implements Disposable {
    */
   async commit(): Promise<void> {
     const { directory, name } = this;
-    // Where it fails, as on FAT, which keeps no modes, the file is no more open than it was.
-    libc().fchmod(this.file.fd, finalMode(directory, name));
-    await this.file.sync();
+    let replaced: number | undefined;
     try {
+      replaced = descriptorOf(directory, name);
+      // Where it fails, as on FAT, which keeps no modes, the file is no more open than it was.
+      libc().fchmod(this.file.fd, finalMode(replaced));
+      await this.file.sync();
       check(
         "renameat",
         libc().renameat(directory, cString(this.#temporary!), directory, cString(name)),
@@ -180,6 +187,8 @@ export class NewFile implements Disposable {
       await syncDirectory(directory);
     } catch (error) {
       throw failure(this.file.path, error);
+    } finally {
+      if (replaced !== undefined) this.freed = libc().closeAsync(replaced);
     }
   }
 
@@ -196,15 +205,25 @@ export class NewFile implements Disposable {
   }
 }
 
+/** Keeps what has a name as long as it is open; undefined when there is nothing. */
+function descriptorOf(directory: number, name: string): number | undefined {
+  try {
+    return openAt(directory, name, C.O_PATH | C.O_NOFOLLOW, 0);
+  } catch (error) {
+    if (error instanceof SystemError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
 /** The mode of the regular file that is replaced; of a new one what the umask leaves. */
-function finalMode(directory: number, name: string): number {
+function finalMode(replaced: number | undefined): number {
+  const fresh = 0o666 & ~umask();
+  if (replaced === undefined) return fresh;
   const status = statxBuffer.allocate();
   const mask = C.STATX_TYPE | C.STATX_MODE;
-  const flags = C.AT_SYMLINK_NOFOLLOW;
-  const found = libc().statx(directory, cString(name), flags, mask, status.pointer) === 0;
+  check("statx", libc().statx(replaced, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
   const mode = status.get("stx_mode");
-  const replaces = found && (mode & C.S_IFMT) === C.S_IFREG;
-  return replaces ? mode & 0o777 : 0o666 & ~umask();
+  return (mode & C.S_IFMT) === C.S_IFREG ? mode & 0o777 : fresh;
 }
 
 /** A name is only as durable as its directory (fsync(2)). O_PATH descriptors cannot be synced. */

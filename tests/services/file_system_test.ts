@@ -180,6 +180,22 @@ Deno.test("a file that is replaced passes its mode on, and never the right to be
   }
 });
 
+Deno.test("of a file that is replaced nothing stays open, and who has it open keeps it", async () => {
+  using tree = new Tree();
+  const before = openDescriptors();
+  {
+    using old = tree.directory.openFile("file");
+    using memory = new Memory(6);
+    using target = tree.directory.createFile("file");
+    await write(target, "replacement");
+    await target.commit();
+    assertEquals(await old.read(memory, 0, 6, 0), 6);
+    assertEquals(new TextDecoder().decode(memory.bytes), "inside");
+    await target.freed;
+  }
+  assertEquals(openDescriptors(), before);
+});
+
 Deno.test("the umask is what the process was started with", async () => {
   const module = new URL("../../lib/services/umask.ts", import.meta.url).href;
   const script = `console.log((await import("${module}")).umask())`;
