@@ -514,8 +514,11 @@ export class HostileClient implements Disposable {
 
   /** Notes what comes; a receive is posted again at once. */
   async #pump(): Promise<void> {
-    const { queue, receives, queuePair } = this.#end!;
+    const end = this.#end!;
+    const { queue, receives, queuePair } = end;
     for (let count = await queue.next(); count > 0; count = await queue.next()) {
+      // It may have ended between the completion and now.
+      if (this.#end !== end) return;
       for (let index = 0; index < count; index++) {
         if (!queue.completions.succeeded(index)) {
           return this.#failure.resolve(queue.completions.error(index));
