@@ -7,7 +7,7 @@ import { library } from "./library.ts";
 export const libcryptoSha256 = library({ sonames: ["libcrypto.so.3"], package: "libssl3" }, {
   SHA256_Init: {
     parameters: [
-      "pointer", // SHA256_CTX *c
+      "buffer", // SHA256_CTX *c
     ],
     result: "i32",
   },
@@ -23,7 +23,7 @@ export const libcryptoSha256 = library({ sonames: ["libcrypto.so.3"], package: "
   SHA256_Final: {
     parameters: [
       "buffer", // unsigned char *md
-      "pointer", // SHA256_CTX *c
+      "buffer", // SHA256_CTX *c
     ],
     result: "i32",
   },

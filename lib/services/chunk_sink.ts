@@ -16,11 +16,12 @@ export class ChunkSink<T extends Chunk = Chunk> {
   #tail: Promise<void> = Promise.resolve();
   #received: number;
   #written: number;
+  #finished = false;
 
   /**
    * @param memory all buffers, one after the other
    * @param obtain brings a chunk into its buffer, if it is not there yet
-   * @param release tells the peer that a buffer is free; bytes up to there are written
+   * @param release tells the peer that a buffer is free; bytes up to there are written and hashed
    * @param hash of what the file has already
    */
   constructor(
@@ -34,7 +35,7 @@ export class ChunkSink<T extends Chunk = Chunk> {
     this.#received = this.#written = hash.length;
   }
 
-  /** Bytes of the file that are written. */
+  /** Bytes of the file that are written and hashed. */
   get written(): number {
     return this.#written;
   }
@@ -43,11 +44,12 @@ export class ChunkSink<T extends Chunk = Chunk> {
    * Takes the next chunk.
    *
    * @returns a promise that rejects when it or one before it could not be written
-   * @throws ProtocolError when it is not the next one, or its buffer is not free
+   * @throws ProtocolError when it is not the next one, its buffer is not free, or {@linkcode finish}
+   *   was called
    */
   take(chunk: T): Promise<void> {
     const { buffer, offset, length } = chunk;
-    if (offset !== this.#received || this.#busy.has(buffer)) {
+    if (this.#finished || offset !== this.#received || this.#busy.has(buffer)) {
       throw new ProtocolError("chunk", `chunk at ${offset} in buffer ${buffer} out of turn`);
     }
     this.#received += length;
@@ -63,8 +65,9 @@ export class ChunkSink<T extends Chunk = Chunk> {
     return this.#tail;
   }
 
-  /** Resolves when all chunks taken are written. */
+  /** Resolves when all chunks taken are written and hashed; no others are taken. */
   async finish(): Promise<Moved> {
+    this.#finished = true;
     await this.#tail;
     return { size: this.#received, sha256: this.hash.digest() };
   }

@@ -250,7 +250,6 @@ export class FileClient implements ServiceDefinition, SessionService {
       if (reply.size > sink.written) await Promise.race([complete.promise, failed.promise]);
       const moved = agreeing(await sink.finish(), reply);
       await target.commit();
-      await target.freed;
       return moved;
     } catch (error) {
       if (!access.signal.aborted) access.send(MessageKind.FILE_ABORT, transfer, new Uint8Array(0));

@@ -5,8 +5,8 @@ import { createSha256, type Sha256 } from "./sha256.ts";
 const PLACES = 32;
 
 /**
- * SHA-256 of a file's beginning. Other threads make it, while this one seals and sends. It can go
- * back to where it was a few updates before, or to nothing.
+ * SHA-256 of a file's beginning, made by other threads where libcrypto is there, while this one seals
+ * and sends. It can go back to where it was a few updates before, or to nothing.
  */
 export class FileHash {
   #hash: Sha256;

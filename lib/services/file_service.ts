@@ -80,8 +80,6 @@ class FileService implements SessionService {
   #current: { readonly id: number; readonly transfer: Transfer } | undefined;
   /** Until the transfer uses none of its memory any more. */
   #running: Promise<unknown> | undefined;
-  /** Resolves when the files that were replaced are gone. */
-  #freed: Promise<unknown> = Promise.resolve();
   /** Where the policy gives the client a root of its own. */
   #ownRoot: Directory | undefined;
 
@@ -106,14 +104,7 @@ class FileService implements SessionService {
     requireAccess(this.access.permissions, request.operation === "put" ? "write" : "read");
     if (this.#running) throw new RefusedError("busy", "the session has a transfer already");
     const transfer = request.operation === "put"
-      ? new PutTransfer(
-        this.access,
-        this.#directory(),
-        request,
-        this.usage,
-        this.unfinished,
-        (freed) => this.#freed = Promise.all([this.#freed, freed]),
-      )
+      ? new PutTransfer(this.access, this.#directory(), request, this.usage, this.unfinished)
       : new GetTransfer(this.access, this.#directory(), request, this.usage);
     this.#current = { id: request.transfer, transfer };
     const running = this.#finish(transfer);
@@ -128,7 +119,6 @@ class FileService implements SessionService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#running;
-    await this.#freed;
     this.#ownRoot?.[Symbol.dispose]();
   }
 
@@ -201,7 +191,6 @@ class PutTransfer implements Transfer {
     private readonly request: FileRequest & { operation: "put" },
     private readonly usage: ServiceUsage,
     private readonly others: UnfinishedFiles,
-    private readonly onReplaced: (freed: Promise<unknown>) => void,
   ) {
     this.#end.promise.catch(() => {}); // run() reports it
     const { window, transfer } = request;
@@ -234,7 +223,6 @@ class PutTransfer implements Transfer {
       throw new IntegrityError("sha256", "what arrived has not the hash of what was sent");
     }
     await file.commit();
-    this.onReplaced(file.freed);
     return moved;
   }
 

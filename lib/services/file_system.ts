@@ -150,11 +150,6 @@ async function sync(fd: number): Promise<void> {
 
 /** A file in the making: under a temporary name, its user's alone, until it is committed; gone if it never is. */
 export class NewFile implements Disposable {
-  /**
-   * Resolves when what the file has replaced is gone. To free the blocks of a large one takes the
-   * system up to seconds, which no commit waits for.
-   */
-  freed: Promise<unknown> = Promise.resolve();
   #temporary: string | undefined;
   #disposed = false;
 
@@ -169,15 +164,14 @@ export class NewFile implements Disposable {
 
   /**
    * Puts the file under its name, with the mode that scp(1) and rsync(1) leave it without -p; resolves
-   * when file and name are on disk.
+   * when file and name are on disk. The blocks of a large file that had the name are free soon after.
    */
   async commit(): Promise<void> {
     const { directory, name } = this;
-    let replaced: number | undefined;
     try {
-      replaced = descriptorOf(directory, name);
+      using replaced = new ReplacedFile(directory, name);
       // Where it fails, as on FAT, which keeps no modes, the file is no more open than it was.
-      libc().fchmod(this.file.fd, finalMode(replaced));
+      libc().fchmod(this.file.fd, replaced.mode ?? 0o666 & ~umask());
       await this.file.sync();
       check(
         "renameat",
@@ -187,8 +181,6 @@ export class NewFile implements Disposable {
       await syncDirectory(directory);
     } catch (error) {
       throw failure(this.file.path, error);
-    } finally {
-      if (replaced !== undefined) this.freed = libc().closeAsync(replaced);
     }
   }
 
@@ -205,25 +197,52 @@ export class NewFile implements Disposable {
   }
 }
 
-/** Keeps what has a name as long as it is open; undefined when there is nothing. */
-function descriptorOf(directory: number, name: string): number | undefined {
+/** Bytes of a file whose blocks the system frees in a millisecond or less. */
+const SOON_FREED = 2 ** 22;
+
+/**
+ * What is about to lose its name. The system frees its blocks when nothing refers to it any more, and
+ * who ends the last reference waits: up to seconds for a large file. So a descriptor refers to it, and
+ * another thread closes that; nobody waits, as the call needs nothing of this process.
+ */
+class ReplacedFile implements Disposable {
+  /** Of a regular file; undefined where there is none. */
+  readonly mode: number | undefined;
+  readonly #fd: number;
+  #isLarge = false;
+
+  /** @throws SystemError when there is something that cannot be looked at */
+  constructor(directory: number, name: string) {
+    const fd = existing(() => openAt(directory, name, C.O_PATH | C.O_NOFOLLOW, 0));
+    this.#fd = fd ?? -1;
+    if (fd === undefined) return;
+    const status = statxBuffer.allocate();
+    const mask = C.STATX_TYPE | C.STATX_MODE | C.STATX_SIZE;
+    if (libc().statx(fd, cString(""), C.AT_EMPTY_PATH, mask, status.pointer) < 0) {
+      libc().close(fd);
+      throw new SystemError("statx", errno());
+    }
+    const mode = status.get("stx_mode");
+    if ((mode & C.S_IFMT) !== C.S_IFREG) return;
+    this.mode = mode & 0o777;
+    this.#isLarge = status.get("stx_size") > SOON_FREED;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd < 0) return;
+    if (this.#isLarge) libc().closeAsync(this.#fd);
+    else libc().close(this.#fd);
+  }
+}
+
+/** What is opened; undefined when it is not there. */
+function existing<T>(open: () => T): T | undefined {
   try {
-    return openAt(directory, name, C.O_PATH | C.O_NOFOLLOW, 0);
+    return open();
   } catch (error) {
     if (error instanceof SystemError && error.code === "ENOENT") return undefined;
     throw error;
   }
-}
-
-/** The mode of the regular file that is replaced; of a new one what the umask leaves. */
-function finalMode(replaced: number | undefined): number {
-  const fresh = 0o666 & ~umask();
-  if (replaced === undefined) return fresh;
-  const status = statxBuffer.allocate();
-  const mask = C.STATX_TYPE | C.STATX_MODE;
-  check("statx", libc().statx(replaced, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
-  const mode = status.get("stx_mode");
-  return (mode & C.S_IFMT) === C.S_IFREG ? mode & 0o777 : fresh;
 }
 
 /** A name is only as durable as its directory (fsync(2)). O_PATH descriptors cannot be synced. */

@@ -30,17 +30,16 @@ class LibcryptoSha256 implements Sha256 {
   readonly #library = libcryptoSha256();
   /** Outside of JavaScript's heap, where bytes move while another thread works on them. */
   readonly #state = new Uint8Array(new ArrayBuffer(SHA256_CTX_BYTES));
-  readonly #pointer = pointerOf(this.#state);
 
   /** @throws LibraryError where there is no libcrypto */
   constructor(copied?: Uint8Array) {
     if (copied) this.#state.set(copied);
-    else this.#library.SHA256_Init(this.#pointer);
+    else this.#library.SHA256_Init(this.#state);
   }
 
   async update(memory: Memory, at: number, length: number): Promise<void> {
     const bytes = pointerAt(BigInt(memory.address + at));
-    await this.#library.SHA256_Update(this.#pointer, bytes, BigInt(length));
+    await this.#library.SHA256_Update(pointerOf(this.#state), bytes, BigInt(length));
   }
 
   copy(): LibcryptoSha256 {
@@ -49,7 +48,7 @@ class LibcryptoSha256 implements Sha256 {
 
   digest(): string {
     const digest = new Uint8Array(DIGEST_BYTES);
-    this.#library.SHA256_Final(digest, this.copy().#pointer);
+    this.#library.SHA256_Final(digest, this.#state.slice());
     return encodeHex(digest);
   }
 }

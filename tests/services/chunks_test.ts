@@ -117,6 +117,27 @@ Deno.test("a sink that could not obtain a chunk fails, settles, and writes none 
   assertEquals(bench.read("target").length, 0);
 });
 
+Deno.test("a sink that was finished takes no further chunk, which nobody has hashed", async () => {
+  using bench = new Bench(0);
+  const target = bench.target;
+  const sink = new ChunkSink(
+    target.file,
+    bench.other,
+    BUFFER_BYTES,
+    () => Promise.resolve(),
+    () => {},
+  );
+  const size = BUFFER_BYTES;
+  await sink.take({ buffer: 0, length: BUFFER_BYTES, offset: 0, size });
+  const finished = sink.finish();
+  const further = { buffer: 1, length: BUFFER_BYTES, offset: size, size: 2 * size };
+  assertThrows(() => sink.take(further), ProtocolError, "out of turn");
+  assertEquals((await finished).size, size);
+  assertThrows(() => sink.take(further), ProtocolError, "out of turn");
+  await target.commit();
+  assertEquals(bench.read("target").length, size);
+});
+
 Deno.test("a source refuses a buffer that is given back twice", () => {
   using bench = new Bench(1);
   const source = new ChunkSource(
