@@ -195,6 +195,8 @@ verbsTest("what a client may do is on record where there is room for it", async 
   await using server = await RunningServer.start(workspace, [...auditing, "--max-clients", "1"]);
   {
     await using _client = await openClient(workspace, server);
+    // The client has a session a little earlier than the server.
+    await server.logged(({ message }) => message === "session established");
     await assertRejects(() => openClient(workspace, server), RefusedError);
   }
   await server.logged(({ message }) => message === "session ended");

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { libcryptoSha256 } from "../../ffi/libcrypto_sha256.ts";
 import { Memory } from "../../ffi/memory.ts";
 import type { Service } from "../../lib/control/messages.ts";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
@@ -27,6 +28,7 @@ import { randomFile, sha256 } from "../program.ts";
 import { dataPair } from "./tls_pair.ts";
 
 // Deno's check for leaks wants libraries and their callbacks there before the first test.
+libcryptoSha256();
 await (await dataPair())[Symbol.asyncDispose]();
 
 const MESSAGE_BYTES = 2 ** 20;
