@@ -472,6 +472,7 @@ export const openHow = struct("open_how", 24, {
 });
 
 export const statxBuffer = struct("statx", 256, {
+  "stx_nlink": [16, "u32"],
   "stx_uid": [20, "u32"],
   "stx_mode": [28, "u16"],
   "stx_size": [40, "u64"],
@@ -590,6 +591,7 @@ export const C = {
   LOCK_NB: 4,
   STATX_TYPE: 1,
   STATX_MODE: 2,
+  STATX_NLINK: 4,
   STATX_UID: 8,
   STATX_SIZE: 0x200,
   S_IFMT: 0o170000,

@@ -3,6 +3,7 @@ import { cString, pointerAt, pointerOf } from "../../ffi/layout.ts";
 import { C, check, errno, libc, openHow, statxBuffer, SystemError } from "../../ffi/libc.ts";
 import type { Memory } from "../../ffi/memory.ts";
 import { VerbsealError } from "../errors.ts";
+import { closeFile } from "./close_file.ts";
 import { umask } from "./umask.ts";
 
 /** What a path may not do below a root: leave it, by `..`, as an absolute path or by a link (openat2(2)). */
@@ -122,7 +123,7 @@ export class RegularFile implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#open) libc().close(this.fd);
+    if (this.#open) closeFile(this.fd);
     this.#open = false;
   }
 
@@ -168,10 +169,12 @@ export class NewFile implements Disposable {
    */
   async commit(): Promise<void> {
     const { directory, name } = this;
+    // While it is open its blocks are not freed, and the new name does not wait for that.
+    let replaced: number | undefined;
     try {
-      using replaced = new ReplacedFile(directory, name);
+      replaced = openReplaced(directory, name);
       // Where it fails, as on FAT, which keeps no modes, the file is no more open than it was.
-      libc().fchmod(this.file.fd, replaced.mode ?? 0o666 & ~umask());
+      libc().fchmod(this.file.fd, finalMode(replaced));
       await this.file.sync();
       check(
         "renameat",
@@ -181,6 +184,8 @@ export class NewFile implements Disposable {
       await syncDirectory(directory);
     } catch (error) {
       throw failure(this.file.path, error);
+    } finally {
+      if (replaced !== undefined) closeFile(replaced);
     }
   }
 
@@ -197,52 +202,26 @@ export class NewFile implements Disposable {
   }
 }
 
-/** Bytes of a file whose blocks the system frees in a millisecond or less. */
-const SOON_FREED = 2 ** 22;
-
-/**
- * What is about to lose its name. The system frees its blocks when nothing refers to it any more, and
- * who ends the last reference waits: up to seconds for a large file. So a descriptor refers to it, and
- * another thread closes that; nobody waits, as the call needs nothing of this process.
- */
-class ReplacedFile implements Disposable {
-  /** Of a regular file; undefined where there is none. */
-  readonly mode: number | undefined;
-  readonly #fd: number;
-  #isLarge = false;
-
-  /** @throws SystemError when there is something that cannot be looked at */
-  constructor(directory: number, name: string) {
-    const fd = existing(() => openAt(directory, name, C.O_PATH | C.O_NOFOLLOW, 0));
-    this.#fd = fd ?? -1;
-    if (fd === undefined) return;
-    const status = statxBuffer.allocate();
-    const mask = C.STATX_TYPE | C.STATX_MODE | C.STATX_SIZE;
-    if (libc().statx(fd, cString(""), C.AT_EMPTY_PATH, mask, status.pointer) < 0) {
-      libc().close(fd);
-      throw new SystemError("statx", errno());
-    }
-    const mode = status.get("stx_mode");
-    if ((mode & C.S_IFMT) !== C.S_IFREG) return;
-    this.mode = mode & 0o777;
-    this.#isLarge = status.get("stx_size") > SOON_FREED;
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#fd < 0) return;
-    if (this.#isLarge) libc().closeAsync(this.#fd);
-    else libc().close(this.#fd);
-  }
-}
-
-/** What is opened; undefined when it is not there. */
-function existing<T>(open: () => T): T | undefined {
+/** What is about to lose its name; undefined when nothing has it. */
+function openReplaced(directory: number, name: string): number | undefined {
   try {
-    return open();
+    return openAt(directory, name, C.O_PATH | C.O_NOFOLLOW, 0);
   } catch (error) {
     if (error instanceof SystemError && error.code === "ENOENT") return undefined;
     throw error;
   }
+}
+
+/** The mode of the regular file that is replaced; of a new one what the umask leaves. */
+function finalMode(replaced: number | undefined): number {
+  if (replaced !== undefined) {
+    const status = statxBuffer.allocate();
+    const mask = C.STATX_TYPE | C.STATX_MODE;
+    check("statx", libc().statx(replaced, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
+    const mode = status.get("stx_mode");
+    if ((mode & C.S_IFMT) === C.S_IFREG) return mode & 0o777;
+  }
+  return 0o666 & ~umask();
 }
 
 /** A name is only as durable as its directory (fsync(2)). O_PATH descriptors cannot be synced. */
