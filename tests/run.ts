@@ -231,7 +231,7 @@ async function testFiles(pattern: RegExp): Promise<string[]> {
 
 /** What is decided, written or moved without a queue pair is the same with either provider. */
 const SAME_WITH_EITHER = new RegExp(
-  "^tests/(vm/|tls/|cli/|security/|services/(unfinished_files|file_refusals)" +
+  "^tests/(vm/|tls/|cli/|security/|services/(unfinished_files|file_(refusals|system))" +
     "|attacks/(impersonation|limits|privileges)_|session/(audit|bad_exchange|identity|ktls_sessions|policy" +
     "|refusals|resumed_identity|sealing|session_limits|stream_data_path)_)",
 );
