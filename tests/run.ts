@@ -17,6 +17,7 @@ import {
 } from "./report.ts";
 import { bundledImportMap } from "./vm/bundle.ts";
 import { GuestError, runInGuest } from "./vm/guest.ts";
+import { prepareKernel } from "./vm/kernel.ts";
 import { fetchModules } from "./vm/modules.ts";
 
 const root = join(import.meta.dirname ?? ".", "..");
@@ -66,7 +67,15 @@ const guest: Part = {
   name: "guest",
   needs: PACKAGES.guest,
   why: "to boot guests",
-  run: (directory) => testInGuest(directory, 2700),
+  run: async (directory) =>
+    await testInGuest(directory, 2700, await testFiles(/^tests\/vm\/[^/]+$/)),
+};
+
+const device: Part = {
+  name: "device",
+  needs: PACKAGES.guest,
+  why: "to try again on a kernel's device, in a guest, what the embedded provider does here",
+  run: async (directory) => await testInGuest(directory, 2700, await providerTests()),
 };
 
 const wire: Part = {
@@ -90,16 +99,18 @@ type Lane = readonly Part[];
 type Step = readonly Lane[];
 
 const alone = (part: Part): Step => [[part]];
-/** Much of each is waiting. A guest beside another would keep both processors of a small machine busy. */
+/** Much of each is waiting. */
 const onThisMachine: Step = [[host], [sessions, openssl]];
+/** Each keeps little more than one processor busy. */
+const inGuests: Step = [[guest], [device]];
 
 const SELECTIONS: Record<string, readonly Step[]> = {
   all: [
     ...[alone(check), alone(executable), onThisMachine],
-    ...[alone(guest), alone(wire), alone(container)],
+    ...[inGuests, alone(wire), alone(container)],
   ],
   host: [alone(check), alone(executable), onThisMachine],
-  vm: [alone(executable), alone(guest), alone(wire)],
+  vm: [alone(executable), inGuests, alone(wire)],
   container: [alone(executable), alone(container)],
 };
 
@@ -155,11 +166,10 @@ function testFilesHere(
   });
 }
 
-/** Runs the guest's own tests and those that are about a provider, in one guest. */
-async function testInGuest(directory: string, seconds: number): Promise<Report> {
-  const files = [...await testFiles(/^tests\/vm\/[^/]+$/), ...await providerTests()];
+/** Runs test files in one guest. */
+async function testInGuest(directory: string, seconds: number, files: string[]): Promise<Report> {
   await fetchModules(...files);
-  const importMap = await importMapOption();
+  const importMap = await preparingGuests();
   const names = files.map((file) => `'${file}'`).join(" ");
   return await testTwice(directory, async (results, filter) => {
     // Types are the check part's, on this machine.
@@ -183,6 +193,13 @@ async function testInGuest(directory: string, seconds: number): Promise<Report> 
     const output = junit && await readIfThere(join(results, "output.txt")) || console;
     return { files, status, output, junit };
   });
+}
+
+let preparation: Promise<string> | undefined;
+
+/** Makes what all guests boot from and import, once; resolves to options for deno there. */
+function preparingGuests(): Promise<string> {
+  return preparation ??= prepareKernel().then(importMapOption);
 }
 
 /** Without the bundle the guest takes some minutes longer, and is the same. */
