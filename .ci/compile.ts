@@ -40,6 +40,12 @@ const PERMISSIONS = [
 ];
 
 /**
+ * Bytes of stack that deno's threads have. It follows what CommonJS packages import from each other
+ * by recursion, for which its default of 2 MiB is too little where none of them is in its cache yet.
+ */
+const STACK_BYTES = 2 ** 24;
+
+/**
  * Makes the executable, unless it is there and made of the same sources.
  *
  * @returns one line on what was done
@@ -57,7 +63,11 @@ export async function compile(): Promise<string> {
     args: ["compile", ...PERMISSIONS, ...worker, "--output", EXECUTABLE, "main.ts"],
     cwd: root,
     stdin: "null",
-    env: { NO_COLOR: "1", ...(denort.path !== undefined && { DENORT_BIN: denort.path }) },
+    env: {
+      NO_COLOR: "1",
+      RUST_MIN_STACK: String(STACK_BYTES),
+      ...(denort.path !== undefined && { DENORT_BIN: denort.path }),
+    },
   }).output();
   if (!success) {
     const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
