@@ -106,6 +106,8 @@ export class RunningServer implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #waiting = new Set<() => void>();
   #port = 0;
+  #messagesPort: number | undefined;
+  #metricsPort: number | undefined;
   #reading: Promise<unknown> = Promise.resolve();
 
   private constructor(child: Deno.ChildProcess) {
@@ -145,6 +147,16 @@ export class RunningServer implements AsyncDisposable {
     return this.#port;
   }
 
+  /** With `--messages-listen`. */
+  get messagesPort(): number | undefined {
+    return this.#messagesPort;
+  }
+
+  /** With `--metrics-listen`. */
+  get metricsPort(): number | undefined {
+    return this.#metricsPort;
+  }
+
   get pid(): number {
     return this.#child.pid;
   }
@@ -158,6 +170,12 @@ export class RunningServer implements AsyncDisposable {
       this.#waiting.add(more.resolve);
       await more.promise;
     }
+  }
+
+  #takePorts(facts: Record<string, { port: number } | undefined>): void {
+    this.#port = facts["address"]!.port;
+    this.#messagesPort = facts["messagesAddress"]?.port;
+    this.#metricsPort = facts["metricsAddress"]?.port;
   }
 
   /** Sends a signal and gives the exit status. */
@@ -182,7 +200,7 @@ export class RunningServer implements AsyncDisposable {
     const listening = Promise.withResolvers<void>();
     const records = eachLine(this.#child.stdout, (line) => {
       const { listening: facts } = JSON.parse(line);
-      if (facts) this.#port = facts.address.port;
+      if (facts) this.#takePorts(facts);
       listening.resolve();
     });
     const log = eachLine(this.#child.stderr, (line) => {

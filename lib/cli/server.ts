@@ -20,6 +20,7 @@ import { checkManageable, ManagedServer } from "../session/managed_connection.ts
 import type { SealMode } from "../session/sealing.ts";
 import { Server } from "../session/server.ts";
 import { connectByTls } from "../session/session_queue_pair.ts";
+import { sumOfUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText } from "../tls/connection.ts";
 import { listen, listenerBackend } from "../tls/backend.ts";
@@ -30,6 +31,11 @@ import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
+import {
+  addServerMetricsOption,
+  MetricsPort,
+  type ServerMetricsOptions,
+} from "./server_metrics.ts";
 import { addServerAuditOptions, openAudit, type ServerAuditOptions } from "./server_audit.ts";
 import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
 import { dropPrivileges, openAs, userOption } from "./server_user.ts";
@@ -48,7 +54,7 @@ import { host, type ListenAddress, listenAddress, wholeNumber } from "./values.t
 
 const log = logger("server");
 
-interface ServerOptions extends ServerTlsOptions, ServerAuditOptions {
+interface ServerOptions extends ServerTlsOptions, ServerAuditOptions, ServerMetricsOptions {
   readonly address: string;
   readonly port: number;
   readonly root?: string;
@@ -73,7 +79,7 @@ export function addServerCommand(program: Command): void {
     )
     .option("--address <address>", "address to listen on", host, "0.0.0.0")
     .option("--port <port>", "TCP port to listen on; 0 lets the system choose", port, 4433);
-  addServerAuditOptions(addServerTlsOptions(command))
+  addServerMetricsOption(addServerAuditOptions(addServerTlsOptions(command)))
     .option("--root <directory>", "serve files below this directory; without it, none")
     .addOption(userOption())
     .addOption(transportOption("rdma"))
@@ -117,6 +123,7 @@ export function addServerCommand(program: Command): void {
           "verbseal server --audit audit.jsonl --audit-head /mnt/other/audit.head",
           "with an audit log, for verbseal audit verify",
         ],
+        ["verbseal server --metrics-listen :9464", "with metrics for a Prometheus on this host"],
         [
           "verbseal server --root /srv/files --port 443 --user verbseal",
           "started as root for its port, and nobody special from then on",
@@ -166,6 +173,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const messageListener = options.messagesListen &&
     listen({ ...tlsOptions, ...options.messagesListen, protocols: [] }, backend);
   listening.defer(() => messageListener?.close());
+  const metricsPort = await MetricsPort.open(options, listening);
   const choose = () => choiceOf(options, listener.address.hostname);
   let chosen = choose();
   const managed = options.connect === "cm"
@@ -176,7 +184,9 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     await openAs(user, () => tls.tryReload());
     chosen = choose();
   }
-  const audit = await openAs(user, () => openAudit(options, auditing));
+  const auditLog = await openAs(user, () => openAudit(options, auditing));
+  const metrics = metricsPort?.metrics(auditLog);
+  const audit = metrics ?? auditLog;
   await using workers = startWorkers(services, options.workers);
   await using _watch = new CounterWatch(() => workers.errorCounters(), audit);
   const shared = {
@@ -208,10 +218,18 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     openDataPath: (path) => workers.openDataPath(path),
   });
   const messageServer = messageListener && new MessageServer(messageListener, shared);
+  await using _metrics = metrics && metricsPort?.serve(metrics, {
+    admission: shared.admission,
+    integrityFailures: () => server.integrityFailures,
+    usage: async () => sumOfUsage(await workers.usage(), messageServer?.usage ?? {}),
+    portErrors: () => workers.errorCounters(),
+    tlsHandshakes: () => listener.handshakes,
+  });
   const address = endpointText(listener.address);
   const facts = {
     address,
     ...(messageListener ? { messagesAddress: endpointText(messageListener.address) } : {}),
+    ...(metricsPort ? { metricsAddress: endpointText(metricsPort.address) } : {}),
     tls: backend.backend,
     tlsReason: backend.reason,
     transports,
@@ -226,6 +244,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     const addresses = {
       address: listener.address,
       ...(messageListener ? { messagesAddress: messageListener.address } : {}),
+      ...(metricsPort ? { metricsAddress: metricsPort.address } : {}),
     };
     output.result({ listening: { ...facts, ...addresses } }, "");
   }

@@ -10,7 +10,7 @@ import { FRAGMENT_BYTES } from "../session/messenger.ts";
 import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
 import { TokenBucket } from "../session/token_bucket.ts";
-import { noUsage } from "../session/usage.ts";
+import { noUsage, type ServiceUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { handshakeTimeout } from "../tls/failure.ts";
@@ -64,6 +64,11 @@ export class MessageConnection {
     this.#incoming = incoming;
     const peer = endpointText(incoming.peerAddress);
     this.#audit = new SessionAudit(context.audit, peer, this.#client);
+  }
+
+  /** What the client has asked so far. */
+  get usage(): ServiceUsage {
+    return this.#usage;
   }
 
   /** Serves the client. Never throws: whatever happens ends in one log line, unless there are too many. */

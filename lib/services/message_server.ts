@@ -1,3 +1,4 @@
+import { type SessionUsage, sumOfUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsListener } from "../tls/connection.ts";
 import { MessageConnection, type MessageServerContext } from "./message_connection.ts";
@@ -9,11 +10,19 @@ export class MessageServer {
   readonly #listener: TlsListener;
   readonly #context: MessageServerContext;
   readonly #connections = new Map<MessageConnection, Promise<void>>();
+  /** What clients have asked that are gone. */
+  #formerUsage: SessionUsage = {};
 
   /** @param listener asks for no protocol: plain clients offer none */
   constructor(listener: TlsListener, context: MessageServerContext) {
     this.#listener = listener;
     this.#context = context;
+  }
+
+  /** What all clients have asked since the start. */
+  get usage(): SessionUsage {
+    const present = [...this.#connections.keys()].map(({ usage }) => ({ messages: usage }));
+    return present.reduce<SessionUsage>(sumOfUsage, this.#formerUsage);
   }
 
   /** Runs until the signal aborts; then accepts no more, and lets requests be answered. */
@@ -44,7 +53,10 @@ export class MessageServer {
       return;
     }
     const connection = new MessageConnection(this.#context, incoming);
-    const ended = connection.run().finally(() => this.#connections.delete(connection));
+    const ended = connection.run().finally(() => {
+      this.#connections.delete(connection);
+      this.#formerUsage = sumOfUsage(this.#formerUsage, { messages: connection.usage });
+    });
     this.#connections.set(connection, ended);
   }
 }

@@ -78,6 +78,7 @@ export class Admission {
   readonly #turns = new Turns();
   #sessions = 0;
   #handshakes = 0;
+  #messageClients = 0;
   #registeredBytes = 0;
   #heldBytes = 0;
 
@@ -91,6 +92,21 @@ export class Admission {
   /** Sessions at present. */
   get sessions(): number {
     return this.#sessions;
+  }
+
+  /** Connections at present that have not finished the exchange. */
+  get handshakes(): number {
+    return this.#handshakes;
+  }
+
+  /** Clients at present of the message service for plain TLS clients. */
+  get messageClients(): number {
+    return this.#messageClients;
+  }
+
+  /** Bytes set aside at present for memory that sessions register. */
+  get registeredBytes(): number {
+    return this.#registeredBytes;
   }
 
   /**
@@ -211,8 +227,12 @@ export class Admission {
     }
     using building = new DisposableStack();
     building.use(this.#identity(quota));
+    this.#messageClients += 1;
     account.messageClients += 1;
-    building.defer(() => account.messageClients -= 1);
+    building.defer(() => {
+      this.#messageClients -= 1;
+      account.messageClients -= 1;
+    });
     let held = 0;
     const hold = (change: number) => {
       this.#hold(account, change);

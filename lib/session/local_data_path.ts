@@ -43,7 +43,7 @@ import {
 } from "./service.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS, Transfers } from "./transfers.ts";
-import { usageOf } from "./usage.ts";
+import { type SessionUsage, usageOf } from "./usage.ts";
 import { WorkRequestId } from "./work_request_id.ts";
 
 /** READs that a session has outstanding each way; the device may allow less. */
@@ -117,6 +117,11 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     this.session = options.session;
     this.#registered = new RegisteredBytes(this.permissions.registeredBytes);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
+  }
+
+  /** What services have done so far. */
+  get usage(): SessionUsage {
+    return usageOf(this.#services);
   }
 
   get seal(): SessionSeal | undefined {
@@ -373,7 +378,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     this.#fail(why);
     return {
       queuePair: this.#resources && await this.#free(this.#resources),
-      usage: usageOf(this.#services), // which have ended
+      usage: this.usage, // of services that have ended
     };
   }
 

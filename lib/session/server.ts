@@ -9,13 +9,17 @@ const log = logger("server");
 /** Accepts clients and keeps their sessions, until it is told to stop. */
 export class Server {
   readonly #sessions = new Map<ServerSession, Promise<void>>();
-  /** Sessions that ended as something was not what their client had sent, by the error's code. */
   readonly #integrityFailures = new CountedReports();
 
   constructor(
     private readonly listener: TlsListener,
     private readonly context: ServerContext,
   ) {}
+
+  /** Sessions that ended as something was not what their client had sent, by the error's code. */
+  get integrityFailures(): Record<string, number> {
+    return this.#integrityFailures.counts;
+  }
 
   /** Runs until the signal aborts; then accepts no more, lets sessions finish, and ends them. */
   async run(signal: AbortSignal): Promise<void> {
@@ -43,7 +47,7 @@ export class Server {
     await Promise.all(running.map(([, ended]) => ended));
     const { handshakes } = this.listener;
     const { counts } = this.context.admission.reports;
-    const { counts: integrity } = this.#integrityFailures;
+    const integrity = this.integrityFailures;
     log.info("stopped", {
       ...(handshakes ? { handshakes: { ...handshakes } } : {}),
       ...(isEmpty(counts) ? {} : { limits: counts }),

@@ -27,7 +27,7 @@ import { StreamTransfers } from "./stream_transfers.ts";
 import { type Outgoing, StreamWriter } from "./stream_writer.ts";
 import { TokenBucket } from "./token_bucket.ts";
 import { TRANSFERS } from "./transfers.ts";
-import { usageOf } from "./usage.ts";
+import { type SessionUsage, usageOf } from "./usage.ts";
 
 /** Bytes read at once. */
 const READ_BYTES = 2 ** 17;
@@ -113,6 +113,11 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     this.#options = options;
     this.#rate = options.limits && new TokenBucket(options.limits.messagesPerSecond);
     this.#definitions = definitions.filter(({ name }) => options.services.includes(name));
+  }
+
+  /** What services have done so far. */
+  get usage(): SessionUsage {
+    return this.#running ? usageOf(this.#running.services) : {};
   }
 
   get signal(): AbortSignal {
@@ -348,10 +353,8 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     await Promise.allSettled([...this.#retiring, written, running?.reading]);
     // Nothing refers to registered memory any more.
     running?.transfers.abort(this.signal.reason);
-    const services = running?.services ?? new Map<Service, SessionService>();
-    await Promise.allSettled(
-      [...services.values()].map((service) => service[Symbol.asyncDispose]()),
-    );
-    return { usage: usageOf(services) };
+    const services = [...running?.services.values() ?? []];
+    await Promise.allSettled(services.map((service) => service[Symbol.asyncDispose]()));
+    return { usage: this.usage };
   }
 }

@@ -9,6 +9,7 @@ import { LocalDataPath } from "./local_data_path.ts";
 import { StreamDataPath } from "./stream_data_path.ts";
 import type { ServiceDefinition } from "./service.ts";
 import { TokenBucket } from "./token_bucket.ts";
+import { type SessionUsage, sumOfUsage } from "./usage.ts";
 import type { WorkerCall, WorkerReport } from "./worker_messages.ts";
 
 /** Devices that no session uses and that stay open: the embedded provider has one for each address that clients reach. */
@@ -31,6 +32,10 @@ export class WorkerHost {
   readonly #devices = new Map<string, SharedDevice>();
   readonly #queuePairs = new Map<number, { path: LocalDataPath; shared: SharedDevice }>();
   readonly #streams = new Map<number, StreamDataPath>();
+  /** Those, and what is being closed. */
+  readonly #paths = new Set<LocalDataPath | StreamDataPath>();
+  /** What services have done on paths that are closed. */
+  #usage: SessionUsage = {};
   readonly #events = new AsyncEventLog();
   #definitions: readonly ServiceDefinition[] | undefined;
 
@@ -75,6 +80,8 @@ export class WorkerHost {
         return this.#close(session, ...order.args);
       case "errorCounters":
         return [...this.#devices.values()].flatMap(({ device }) => device.errorCounters());
+      case "usage":
+        return [...this.#paths].map(({ usage }) => usage).reduce(sumOfUsage, this.#usage);
       case "stop":
         return this.#stop();
     }
@@ -99,7 +106,8 @@ export class WorkerHost {
     return this.#definitions ??= this.define();
   }
 
-  #watch(session: number, path: DataPath): void {
+  #watch(session: number, path: LocalDataPath | StreamDataPath): void {
+    this.#paths.add(path);
     path.failure.then((error) => this.report({ session, failure: toPlainError(error) }));
     const reports = new TokenBucket(SLOWED_REPORTS);
     path.onSlowed = (slowed) => {
@@ -144,15 +152,24 @@ export class WorkerHost {
   async #close(session: number, reason?: string): Promise<FinalState> {
     const stream = this.#streams.get(session);
     this.#streams.delete(session);
-    if (stream) return await stream.close(reason);
+    if (stream) return await this.#closePath(stream, reason);
     const found = this.#queuePairs.get(session);
     if (!found) return { usage: {} };
     this.#queuePairs.delete(session);
     try {
-      return await found.path.close(reason);
+      return await this.#closePath(found.path, reason);
     } finally {
       found.shared.sessions -= 1;
       this.#closeIdleDevices();
+    }
+  }
+
+  async #closePath(path: LocalDataPath | StreamDataPath, reason?: string): Promise<FinalState> {
+    try {
+      return await path.close(reason);
+    } finally {
+      this.#paths.delete(path);
+      this.#usage = sumOfUsage(this.#usage, path.usage);
     }
   }
 

@@ -4,6 +4,7 @@ import type { KernelTls } from "../tls/connection.ts";
 import type { DetachedConnection } from "../tls/openssl_connection.ts";
 import type { DataPathOptions, QueuePairPath, QueuePairPathOptions } from "./data_path.ts";
 import type { ResumedTransfer } from "./service.ts";
+import type { SessionUsage } from "./usage.ts";
 
 /** Calls that the control thread makes on a worker: those of a data path, its making, and the worker's end. */
 interface Methods extends Omit<QueuePairPath, "failure" | "onSlowed" | "onResumed"> {
@@ -14,6 +15,8 @@ interface Methods extends Omit<QueuePairPath, "failure" | "onSlowed" | "onResume
   use(connection: DetachedConnection): Promise<KernelTls>;
   /** Of all devices that the worker has open. */
   errorCounters(): Promise<PortErrors[]>;
+  /** What services have done in all sessions that the worker has and has had. */
+  usage(): Promise<SessionUsage>;
   stop(): Promise<void>;
 }
 

@@ -16,6 +16,7 @@ import type {
 } from "./data_path.ts";
 import type { ResumedTransfer } from "./service.ts";
 import { SessionPins } from "./session_pins.ts";
+import { type SessionUsage, sumOfUsage } from "./usage.ts";
 import type { Method, MethodArguments, MethodResult, WorkerReport } from "./worker_messages.ts";
 
 const log = logger("workers");
@@ -33,6 +34,7 @@ class DataWorker {
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #watchers = new Map<number, Watcher>();
   #lastCall = 0;
+  #usage: SessionUsage = {};
   #death: VerbsealError | undefined;
 
   constructor(module: URL, start: unknown, onDeath: (worker: DataWorker) => void) {
@@ -49,6 +51,16 @@ class DataWorker {
   /** Data paths on this worker. */
   get load(): number {
     return this.#watchers.size;
+  }
+
+  /** What services have done on this worker, as far as it has told. */
+  get knownUsage(): SessionUsage {
+    return this.#usage;
+  }
+
+  /** The same, as it is now. */
+  async usage(): Promise<SessionUsage> {
+    return this.#usage = await this.call(0, "usage");
   }
 
   call<M extends Method>(
@@ -199,6 +211,8 @@ class WorkerQueuePairPath extends WorkerDataPath implements QueuePairPath {
 export class WorkerPool implements AsyncDisposable {
   readonly #workers: DataWorker[];
   readonly #pins: SessionPins<DataWorker>;
+  /** What services have done on workers that are dead. */
+  #formerUsage: SessionUsage = {};
   #lastSession = 0;
 
   /**
@@ -243,6 +257,12 @@ export class WorkerPool implements AsyncDisposable {
     return answers.flatMap((answer) => answer.status === "fulfilled" ? answer.value : []);
   }
 
+  /** What services have done since the start; of a worker that died, as far as it had told. */
+  async usage(): Promise<SessionUsage> {
+    await Promise.allSettled(this.#workers.map((worker) => worker.usage()));
+    return this.#workers.map(({ knownUsage }) => knownUsage).reduce(sumOfUsage, this.#formerUsage);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#workers.map((worker) => worker.stop()));
     this.#pins[Symbol.dispose]();
@@ -256,6 +276,7 @@ export class WorkerPool implements AsyncDisposable {
 
   #startWorker(): DataWorker {
     return new DataWorker(this.module, this.start, (dead) => {
+      this.#formerUsage = sumOfUsage(this.#formerUsage, dead.knownUsage);
       this.#workers[this.#workers.indexOf(dead)] = this.#startWorker();
     });
   }

@@ -6,9 +6,11 @@ import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { portErrorCounters } from "../../lib/rdma/verbs/port_counters.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { CounterWatch } from "../../lib/session/counter_watch.ts";
+import { ServerMetrics } from "../../lib/session/server_metrics.ts";
 import { eventually } from "../program.ts";
 import { rxe } from "../provider.ts";
 import { AuditScene } from "../security/audit_scene.ts";
+import { sourcesOf, valuesOf } from "../session/metrics.ts";
 import { type Attack, attackTest } from "./attack.ts";
 import { ExposedSession } from "./exposed_session.ts";
 import { grant, read } from "./lent_memory.ts";
@@ -23,7 +25,7 @@ const looking: Pick<Attack<Look>, "rows" | "against" | "without"> = {
   without: { instead: "counters that nobody looks at", against: () => [] },
 };
 
-/** Whether neither the log nor the audit log tells by this counter of what a client's attacker does. */
+/** Whether the log, the audit log or the metrics do not tell by this counter of what a client's attacker does. */
 async function unnoticed(
   look: Look,
   counter: string,
@@ -31,10 +33,17 @@ async function unnoticed(
 ): Promise<boolean> {
   await using system = await System.start();
   const recorded: AuditEntry[] = [];
-  const record = (entry: AuditEntry) => {
-    recorded.push(entry);
-    return Promise.resolve();
-  };
+  const metrics = new ServerMetrics("1.0.0", {
+    failing: false,
+    record: (entry) => {
+      recorded.push(entry);
+      return Promise.resolve();
+    },
+  });
+  const measured = async () =>
+    valuesOf(await metrics.text(sourcesOf(() => look(system.device))), "verbseal_port_errors_total")
+      .find(({ labels }) => labels["counter"] === counter)?.value ?? 0;
+  let before = NaN;
   await using exposed = await ExposedSession.open(system);
   {
     const first = Promise.withResolvers<void>();
@@ -42,20 +51,23 @@ async function unnoticed(
       first.resolve();
       return Promise.resolve(look(system.device));
     };
-    await using _watch = new CounterWatch(counters, { record }, LOOK_MILLISECONDS);
+    await using _watch = new CounterWatch(counters, metrics, LOOK_MILLISECONDS);
     await first.promise;
+    before = await measured();
     await guess(exposed);
   }
   const warned = system.log.lines("moved").some((line) => line.startsWith("warning a port has"));
-  return !warned || !JSON.stringify(recorded).includes(counter);
+  const onRecord = JSON.stringify(recorded).includes(counter);
+  return !warned || !onRecord || await measured() <= before;
 }
 
 /** Such that the first look is soon over: what a device has counted before is not its attacker's. */
 const LOOK_MILLISECONDS = 100;
 
 attackTest<Look>({
-  attack: "guesses an rkey, and neither the log nor the audit log tells of it",
-  countermeasure: "what ports have counted is looked at every few seconds and put on record",
+  attack: "guesses an rkey, and log, audit log and metrics do not all tell of it",
+  countermeasure:
+    "what ports have counted is looked at every few seconds, put on record and measured",
   provider: "roce",
   ...looking,
   mount: (look) =>
@@ -69,8 +81,9 @@ attackTest<Look>({
 const OUT_OF_SEQUENCE = "out_of_seq_request";
 
 attackTest<Look>({
-  attack: "guesses a PSN of Soft-RoCE's, and neither log nor audit log tells of it",
-  countermeasure: "what the kernel has counted of a device is looked at and put on record too",
+  attack: "guesses a PSN of Soft-RoCE's, and log, audit log and metrics do not all tell",
+  countermeasure:
+    "what the kernel has counted of a device is looked at, put on record and measured too",
   provider: "verbs",
   ...looking,
   mount: (look) =>

@@ -49,6 +49,16 @@ Deno.test("another worker takes the place of one that died", async () => {
   await assertRejects(() => second.request("files", {}), VerbsealError, "died of request");
 });
 
+Deno.test("what services did on a worker that died still counts, as far as it had told", async () => {
+  await using pool = failingWorkers();
+  const usage = { files: { calls: 1, received: 2, sent: 3 } };
+  assertEquals(await pool.usage(), usage);
+  assertEquals(await pool.usage(), usage);
+  const path = pool.openDataPath(options);
+  await assertRejects(() => path.allocate(), VerbsealError, "died of allocate");
+  assertEquals(await pool.usage(), { files: { calls: 2, received: 4, sent: 6 } });
+});
+
 Deno.test("keys go to the worker and leave no copy behind", async () => {
   await using pool = failingWorkers();
   const path = pool.openDataPath(options);
