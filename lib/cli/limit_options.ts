@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import { formatByteSize } from "../byte_size.ts";
 import { UsageError } from "../errors.ts";
-import { MESSAGE_MEMORY_SHARE } from "../session/admission.ts";
+import { FRAME_SHARE, MESSAGE_MEMORY_SHARE } from "../session/admission.ts";
 import { defaultLimits, type Limits } from "../session/limits.ts";
 import { MESSAGE_BYTES } from "../session/messenger.ts";
 import { byteSize, duration, type Parse, wholeNumber } from "./values.ts";
@@ -100,7 +100,9 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   messagesPerSecond: {
     flags: "--message-rate <count>",
-    text: "fragments of messages a second of a session, of 8 KiB each",
+    text:
+      "fragments of messages, of 8 KiB, a second of a session, or of all plain TLS clients of one " +
+      "address or identity",
     parse: rate,
   },
   grantsPerSecond: {
@@ -115,7 +117,9 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   framesPerSecond: {
     flags: "--frame-rate <count>",
-    text: "control frames a second of a session, of 1 KiB each",
+    text:
+      `control frames, of 1 KiB, a second of a session; ${FRAME_SHARE} times as many of all sessions ` +
+      "of one identity, or of one address without",
     parse: rate,
   },
   requeuesPerMinute: {

@@ -9,7 +9,7 @@ import type { Limits } from "../session/limits.ts";
 import { FRAGMENT_BYTES } from "../session/messenger.ts";
 import { SessionAudit } from "../session/session_audit.ts";
 import { SessionClient } from "../session/session_client.ts";
-import { TokenBucket } from "../session/token_bucket.ts";
+import type { TokenBucket } from "../session/token_bucket.ts";
 import { noUsage, type ServiceUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
@@ -155,11 +155,15 @@ export class MessageConnection {
     this.#accepted = true;
   }
 
+  get #owner(): string {
+    return this.#client.owner(this.#incoming.peerAddress.hostname);
+  }
+
   /** Answers requests until the client ends the connection, or the server stops. */
   async #serve(tls: TlsConnection): Promise<void> {
-    const { messageBytes, messagesPerSecond } = this.#context.limits;
+    const { limits: { messageBytes }, admission } = this.#context;
     const requests = new RequestBuffer(messageBytes, (change) => this.#place!.hold(change));
-    const rate = new TokenBucket(messagesPerSecond);
+    const { rate } = this.#admitted.use(admission.messageRates.join(this.#owner));
     const breather = new Breather();
     this.#watchSilence(tls);
     while (!this.#cut) {

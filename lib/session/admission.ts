@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
 import { LimitError } from "../errors.ts";
+import { ClientRates } from "./client_rates.ts";
 import { CountedReports } from "./counted_reports.ts";
 import type { Limits } from "./limits.ts";
 import { Turns } from "./turns.ts";
@@ -22,6 +23,9 @@ const HANDSHAKE_SHARE = 1 / 4;
 
 /** And this part of what requests of plain clients may hold. */
 export const MESSAGE_MEMORY_SHARE = 1 / 4;
+
+/** All sessions of a client may send so many times the control frames of one. */
+export const FRAME_SHARE = 4;
 
 /** Accounts kept at most: beyond that the idle ones go, and an attacker's addresses cost no more memory. */
 const MAX_ACCOUNTS = 65536;
@@ -71,6 +75,10 @@ export interface MessageClientPlace extends Disposable {
 export class Admission {
   /** Of limits that clients hit, here and later. */
   readonly reports: CountedReports;
+  /** Control frames of sessions. */
+  readonly frameRates: ClientRates;
+  /** Fragments of messages of plain TLS clients. */
+  readonly messageRates: ClientRates;
   readonly #accounts = new Map<string, Account>();
   /** Sessions at present, by identity. */
   readonly #identities = new Map<string, number>();
@@ -87,6 +95,8 @@ export class Admission {
     private readonly now: () => number = () => performance.now(),
   ) {
     this.reports = new CountedReports(now);
+    this.frameRates = new ClientRates(FRAME_SHARE * limits.framesPerSecond, now);
+    this.messageRates = new ClientRates(limits.messagesPerSecond, now);
   }
 
   /** Sessions at present. */

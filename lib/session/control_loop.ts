@@ -26,6 +26,8 @@ export interface ControlLoopOptions {
   readonly onQueuePairFrame?: (frame: Frame) => void;
   /** What the peer may do; nobody limits a server. */
   readonly limits?: Pick<Limits, "requests" | "framesPerSecond">;
+  /** Frames of all sessions that the peer has. */
+  readonly clientRate?: TokenBucket;
   /** The peer was too fast, and its frames wait. */
   readonly onSlowed?: (limit: string) => void;
 }
@@ -38,7 +40,8 @@ export class ControlLoop {
   readonly #options: ControlLoopOptions;
   readonly #replies = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #working = new Set<Promise<void>>();
-  readonly #rate: TokenBucket | undefined;
+  /** Frames that the peer may send, and those of all its sessions. */
+  readonly #rates: readonly TokenBucket[];
   readonly #ending = new AbortController();
   #lastHeard = performance.now();
   #lastId = 0;
@@ -46,7 +49,11 @@ export class ControlLoop {
 
   constructor(options: ControlLoopOptions) {
     this.#options = options;
-    this.#rate = options.limits && new TokenBucket(options.limits.framesPerSecond);
+    const { limits, clientRate } = options;
+    this.#rates = [
+      ...limits ? [new TokenBucket(limits.framesPerSecond)] : [],
+      ...clientRate ? [clientRate] : [],
+    ];
   }
 
   /** Milliseconds since the peer's last frame. */
@@ -119,7 +126,9 @@ export class ControlLoop {
       if (message.name === "BYE") return "bye";
       await this.#take(message, frame);
       const cost = Math.ceil(frame.bytes.length / BYTES_A_FRAME);
-      if (this.#rate?.spend(cost) === false) await this.#slowDown(this.#rate.wait);
+      for (const rate of this.#rates) {
+        if (!rate.spend(cost)) await this.#slowDown(rate.wait);
+      }
     }
     const failure = await connection.ended;
     if (failure) throw failure;
@@ -132,9 +141,10 @@ export class ControlLoop {
     if (connection.waiting > limits!.requests + OTHER_FRAMES) {
       throw new LimitError(
         "frame_rate",
-        `more than ${
+        `more control frames than ${
           limits!.framesPerSecond
-        } control frames a second, and ${connection.waiting} wait`,
+        } a second, or than all sessions of this ` +
+          `client may send, and ${connection.waiting} wait`,
         "await answers",
       );
     }

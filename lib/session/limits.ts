@@ -76,9 +76,10 @@ export interface Limits {
   /** Bytes of answers that wait to be sent in a session, above which it may ask nothing further. 2 MiB: two of the largest messages. */
   readonly queuedBytes: number;
   /**
-   * Fragments of messages (of 8 KiB, or less for a message's last) a second of a session, and frames
-   * on a data connection; as many again may come at once. 50 000: three times as many small questions
-   * as a client of ours has answered over the embedded provider, and 400 MB/s in full fragments.
+   * Fragments of messages (of 8 KiB, or less for a message's last) a second of a session, frames on a
+   * data connection, and those of all plain TLS clients of one address or identity; as many again may
+   * come at once. 50 000: three times as many small questions as a client of ours has answered over
+   * the embedded provider, and 400 MB/s in full fragments.
    */
   readonly messagesPerSecond: number;
   /**
@@ -91,8 +92,10 @@ export interface Limits {
   readonly requests: number;
   /**
    * Control frames a second of a session, of 1 KiB or, as nearly all are, less: a larger one counts as
-   * several. As many again may come at once. 4000: two for each grant of the memory service, and as
-   * many more. The control thread, which all sessions share, takes some ten microseconds for each.
+   * several. As many again may come at once, and of all sessions of a client four times as many: more
+   * sessions bring no more. 4000: two for each grant of the memory service, and as many more. The
+   * control thread, which all sessions share, takes some ten microseconds for each, so that one client
+   * can take a sixth of it.
    */
   readonly framesPerSecond: number;
   /**

@@ -21,7 +21,6 @@ import { psnText } from "../security/psn.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsConnection } from "../tls/connection.ts";
 import { dataConnection, dataProtocol } from "../tls/data_connection.ts";
-import { accountOf } from "./admission.ts";
 import { ControlConnection } from "./control_connection.ts";
 import { ControlLoop } from "./control_loop.ts";
 import type {
@@ -394,6 +393,10 @@ export class ServerSession {
     return Math.min(this.#context.limits.registeredBytes - MESSAGE_BYTES, registeredBytes);
   }
 
+  get #owner(): string {
+    return this.#client.owner(this.#incoming.peerAddress.hostname);
+  }
+
   #pathOptions({ session, limits, choices }: Welcome): DataPathOptions {
     this.#audit.session = session;
     return {
@@ -403,9 +406,7 @@ export class ServerSession {
       permissions: { ...this.#client.permissions, registeredBytes: this.#registeredBytes },
       limits: this.#context.limits,
       identity: this.#client.name,
-      owner: this.#client.isAnonymous
-        ? accountOf(this.#incoming.peerAddress.hostname)
-        : this.#client.name,
+      owner: this.#owner,
       session,
       resume: this.#resume,
     };
@@ -420,10 +421,14 @@ export class ServerSession {
   /** Serves requests until the session ends; returns why, or throws. */
   async #serve(): Promise<string> {
     const path = this.#path!;
+    const { rate: clientRate } = this.#admitted.use(
+      this.#context.admission.frameRates.join(this.#owner),
+    );
     this.#loop = new ControlLoop({
       connection: this.#connection!,
       idleSeconds: this.#context.limits.idleSeconds,
       limits: this.#context.limits,
+      clientRate,
       onRequest: (service, body) =>
         this.#audit.call(service, body, () => this.#request(path, service, body)),
       onSlowed: this.#slowedDown,

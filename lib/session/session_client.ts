@@ -10,7 +10,7 @@ import {
   unrestricted,
 } from "../security/policy.ts";
 import { identityFields, type PeerIdentity, peerIdentity } from "../tls/peer_identity.ts";
-import type { SessionQuota } from "./admission.ts";
+import { accountOf, type SessionQuota } from "./admission.ts";
 
 /** Who a session's client is, and what it may do: decided once, for the life of the session. */
 export class SessionClient {
@@ -70,9 +70,9 @@ export class SessionClient {
     return { identity: this.name, sessions };
   }
 
-  /** It has shown no certificate. */
-  get isAnonymous(): boolean {
-    return this.#identity === undefined;
+  /** Whom what it has and does counts for: its identity, or its address where it has shown no certificate. */
+  owner(address: string): string {
+    return this.#identity ? this.name : accountOf(address);
   }
 
   /** Of its identity; those without a certificate are all the same. */

@@ -1,7 +1,11 @@
 /** Attacks that take more than a server gives to one session, address or identity, or in all. */
 import { RefusedError } from "../../lib/errors.ts";
+import { Admission } from "../../lib/session/admission.ts";
+import type { ClientRates } from "../../lib/session/client_rates.ts";
+import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
-import type { Limits } from "../../lib/session/limits.ts";
+import { TokenBucket } from "../../lib/session/token_bucket.ts";
+import type { HostileClient } from "../session/hostile_client.ts";
 import { attackTest } from "./attack.ts";
 import { grant, withdraw } from "./lent_memory.ts";
 import { clientAuthority, clientCertificate, System, type SystemOptions } from "./system.ts";
@@ -81,5 +85,49 @@ attackTest<SystemOptions>({
       await withdraw(attacker);
     }
     return performance.now() - started < AT_ONCE;
+  },
+});
+
+/** Control frames a second of a session; in one go of all sessions of the attacker, and then a second. */
+const FRAMES_A_SECOND = 5;
+/** Sessions of the attacker, and frames of each: more than come at once, and of one they take a second. */
+const CROWD = 16;
+const FRAMES = 10;
+/** Milliseconds: less than all of them take where they share a rate, and more than each alone takes. */
+const EACH_ALONE = 3000;
+
+const frameLimits = { framesPerSecond: FRAMES_A_SECOND };
+
+/** What the server has where more sessions may do more. */
+function eachByItself(): Admission {
+  const frameRates = {
+    join: () => ({ rate: new TokenBucket(Infinity), [Symbol.dispose]() {} }),
+  } as unknown as ClientRates;
+  return Object.assign(new Admission({ ...defaultLimits, ...frameLimits }), { frameRates });
+}
+
+attackTest<SystemOptions>({
+  rows: ["6.4.4"],
+  attack: "sends control frames in many sessions, in each as many as it may",
+  countermeasure: "all sessions of a client share a rate",
+  provider: "roce",
+  against: { limits: frameLimits },
+  without: {
+    instead: "sessions that have a rate each, and no other",
+    against: { limits: frameLimits, admission: eachByItself() },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attackers = new DisposableStack();
+    const crowd: HostileClient[] = [];
+    while (crowd.length < CROWD) crowd.push(attackers.use(await system.hostile()));
+    const started = performance.now();
+    await Promise.all(crowd.map(async (attacker) => {
+      for (let id = 0; id < FRAMES; id++) {
+        await attacker.send({ name: "PING", body: { id } });
+        await attacker.hear("PONG");
+      }
+    }));
+    return performance.now() - started < EACH_ALONE;
   },
 });

@@ -112,6 +112,17 @@ messageTest("a client that speaks no TLS is named, and others are served", async
   assertEquals(await (await scene.client()).ask("ECHO", "here"), "here");
 });
 
+messageTest("clients of one address ask as much together as one may", async (scene) => {
+  const started = performance.now();
+  // Ten come at once, at most ten more for what was saved up meanwhile, and the others in two seconds.
+  await Promise.all(Array.from({ length: 8 }, async () => {
+    const client = await scene.client();
+    for (let count = 0; count < 5; count++) assertEquals(await client.ask("ECHO", "a"), "a");
+  }));
+  const took = performance.now() - started;
+  assert(took > 1900, `${took} ms`);
+}, { messagesPerSecond: 10 });
+
 messageTest(
   "a client that never reads is not read from, and cut off when it stays so",
   async (scene) => {
