@@ -40,6 +40,12 @@ const PERMISSIONS = [
 ];
 
 /**
+ * Where the executable does not say otherwise it runs what it finds as compiled code under a name in
+ * /tmp that everybody knows, and that everybody may have written.
+ */
+const OWN_CODE_ALONE = "--no-code-cache";
+
+/**
  * Bytes of stack that deno's threads have. It follows what CommonJS packages import from each other
  * by recursion, for which its default of 2 MiB is too little where none of them is in its cache yet.
  */
@@ -60,7 +66,7 @@ export async function compile(): Promise<string> {
   const denort = await findDenort();
   const worker = await exists(join(root, WORKER)) ? ["--include", WORKER] : [];
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["compile", ...PERMISSIONS, ...worker, "--output", EXECUTABLE, "main.ts"],
+    args: ["compile", ...PERMISSIONS, OWN_CODE_ALONE, ...worker, "--output", EXECUTABLE, "main.ts"],
     cwd: root,
     stdin: "null",
     env: {

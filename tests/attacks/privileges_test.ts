@@ -1,7 +1,11 @@
 /** Attacks by clients that are let in and want more than they may have, and by others on the host. */
 import { Buffer } from "node:buffer";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { assert } from "@std/assert";
+import { delay } from "@std/async/delay";
+import { findDenort } from "../../.ci/denort.ts";
 import { IntegrityError, RefusedError } from "../../lib/errors.ts";
+import { exists } from "../../lib/exists.ts";
 import { PacketOpcode } from "../../lib/rdma/roce/opcode.ts";
 import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { AuditChain, MAC_BYTES } from "../../lib/security/audit_chain.ts";
@@ -12,7 +16,7 @@ import { Directory } from "../../lib/services/file_system.ts";
 import { MessageKind } from "../../lib/session/service.ts";
 import { type CertificateSet, createCertificates } from "../../lib/tls/certificates.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
-import { RunningServer, Workspace } from "../program.ts";
+import { eventually, executable, RunningServer, Workspace } from "../program.ts";
 import { provider } from "../provider.ts";
 import { AuditScene } from "../security/audit_scene.ts";
 import { giveToNobody, ofThreads } from "../server_user.ts";
@@ -191,6 +195,59 @@ attackTest<(directory: string) => Disposable>({
       using _unfinished = create(directory);
       const [{ name }] = [...Deno.readDirSync(directory)] as [Deno.DirEntry];
       return (Deno.statSync(join(directory, name)).mode! & 0o077) !== 0;
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
+/** Milliseconds within which a program that was waited for has ended, too. */
+const ENDING = 1000;
+
+/** An executable as deno makes it unless it is told otherwise. */
+async function usualExecutable(directory: string): Promise<string> {
+  const [script, output] = [join(directory, "script.js"), join(directory, "usual")];
+  await Deno.writeTextFile(script, "console.log(1);");
+  const { path } = await findDenort();
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["compile", "--quiet", "--no-config", "--no-check", "--output", output, script],
+    ...(path === undefined ? {} : { env: { DENORT_BIN: path } }),
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
+  return output;
+}
+
+attackTest<(directory: string) => Promise<string>>({
+  rows: ["7"],
+  attack: "is another user of the host, and leaves code in /tmp that the program runs",
+  countermeasure: "the executable runs its own code alone",
+  provider: "roce",
+  against: () => Promise.resolve(executable),
+  without: {
+    instead: "an executable with deno's cache of compiled code",
+    against: usualExecutable,
+  },
+  async mount(make) {
+    const directory = await Deno.makeTempDir({ prefix: "verbseal-" });
+    try {
+      const program = await make(directory);
+      const planted = join(directory, `deno-compile-${basename(program)}.cache`);
+      // Nobody writes to a pipe before somebody reads from it.
+      const planting = new Deno.Command("sh", {
+        args: ["-c", 'mkfifo "$0" && exec echo >"$0"', planted],
+      }).spawn();
+      const planter = planting.status.then(() => true);
+      await eventually("the pipe is there", () => exists(planted), 5000);
+      const { success } = await new Deno.Command(program, {
+        args: ["--version"],
+        env: { TMPDIR: directory },
+        stdout: "null",
+      }).output();
+      assert(success);
+      const taken = await Promise.race([planter, delay(ENDING).then(() => false)]);
+      if (!taken) planting.kill();
+      await planter;
+      return taken;
     } finally {
       await Deno.remove(directory, { recursive: true });
     }
