@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { deadline } from "@std/async/deadline";
 import { errorText } from "../errors.ts";
 import { logger } from "../telemetry/log.ts";
@@ -6,11 +7,17 @@ import { closeQuietly } from "../tls/tcp.ts";
 
 const log = logger("metrics");
 
-/** Connections at once; more are closed at once. Who collects metrics needs one. */
+/** Connections at once; who collects metrics needs one. */
 const MAX_CONNECTIONS = 16;
 
 /** Milliseconds that a connection has for its request and the answer. */
 const CONNECTION_MILLISECONDS = 5000;
+
+/** Milliseconds of them for the metrics. */
+const COLLECTING_MILLISECONDS = 3000;
+
+/** Milliseconds for which whoever asks gets what was collected last: workers are asked for it. */
+const KEPT_MILLISECONDS = 1000;
 
 /** Bytes of a request's line and headers. */
 const MAX_REQUEST_BYTES = 8192;
@@ -32,9 +39,13 @@ interface Answer {
  * that the process may have.
  */
 export class MetricsListener implements AsyncDisposable {
-  readonly #connections = new Set<Deno.TcpConn>();
+  /** In the order in which they came. */
+  readonly #connections = new Map<Deno.TcpConn, { answering: boolean }>();
   readonly #accepting: Promise<void>;
   #closed = false;
+  /** What was collected last, or is being collected. */
+  #collected: Promise<string> | undefined;
+  #collectedAt = Infinity;
 
   /**
    * @param listener closed with this
@@ -51,7 +62,7 @@ export class MetricsListener implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     closeQuietly(this.listener);
-    for (const connection of this.#connections) closeQuietly(connection);
+    for (const connection of this.#connections.keys()) closeQuietly(connection);
     await this.#accepting;
   }
 
@@ -61,20 +72,36 @@ export class MetricsListener implements AsyncDisposable {
       try {
         const connection = await this.listener.accept();
         retries.succeeded();
-        if (this.#connections.size >= MAX_CONNECTIONS) closeQuietly(connection);
-        else void this.#serve(connection);
+        if (this.#hasRoom()) void this.#serve(connection);
+        else closeQuietly(connection);
       } catch (error) {
-        if (!this.#closed) await retries.failed(errorText(error));
+        if (this.#closed || hasHungUp(error)) continue;
+        await retries.failed(errorText(error));
       }
     }
   }
 
+  /** Makes room, if need be: who has not asked anything for the longest has to go. */
+  #hasRoom(): boolean {
+    if (this.#connections.size < MAX_CONNECTIONS) return true;
+    for (const [connection, { answering }] of this.#connections) {
+      if (answering) continue;
+      this.#connections.delete(connection);
+      closeQuietly(connection);
+      return true;
+    }
+    return false;
+  }
+
   async #serve(connection: Deno.TcpConn): Promise<void> {
-    this.#connections.add(connection);
+    const state = { answering: false };
+    this.#connections.set(connection, state);
     const timer = setTimeout(() => closeQuietly(connection), CONNECTION_MILLISECONDS);
     try {
       const head = await readHead(connection);
-      if (head !== undefined) await write(connection, head, await this.#answer(head));
+      if (head === undefined) return;
+      state.answering = true;
+      await write(connection, head, await this.#answer(head));
     } catch (error) {
       // A peer that hangs up or takes too long is its own affair.
       log.debug("a request for metrics was not answered", { reason: errorText(error) });
@@ -93,13 +120,33 @@ export class MetricsListener implements AsyncDisposable {
       return { ...refusal("405 Method Not Allowed"), headers: "Allow: GET, HEAD\r\n" };
     }
     try {
-      const body = await deadline(this.metrics(), CONNECTION_MILLISECONDS);
+      const body = await deadline(this.#collect(), COLLECTING_MILLISECONDS);
       return { status: "200 OK", type: this.contentType, body };
     } catch (error) {
       log.error("metrics cannot be collected", { reason: errorText(error) });
       return refusal("503 Service Unavailable");
     }
   }
+
+  /** However many ask, metrics are collected once at a time, and kept for a moment. */
+  #collect(): Promise<string> {
+    const age = performance.now() - this.#collectedAt;
+    if (this.#collected && age < KEPT_MILLISECONDS) return this.#collected;
+    this.#collectedAt = Infinity;
+    this.#collected = this.metrics();
+    this.#collected.then(
+      () => this.#collectedAt = performance.now(),
+      () => this.#collectedAt = -Infinity,
+    );
+    return this.#collected;
+  }
+}
+
+/** Whether the peer was gone before it was accepted. */
+function hasHungUp(error: unknown): boolean {
+  return error instanceof Deno.errors.NotConnected ||
+    error instanceof Deno.errors.ConnectionAborted ||
+    error instanceof Deno.errors.ConnectionReset;
 }
 
 function refusal(status: string): Answer {
@@ -133,6 +180,6 @@ async function write(
     `HTTP/1.1 ${status}\r\nContent-Type: ${type}\r\nContent-Length: ${bytes.length}\r\n` +
       `${headers}Connection: close\r\n\r\n`,
   );
-  const answer = request.startsWith("HEAD ") ? head : new Uint8Array([...head, ...bytes]);
+  const answer = request.startsWith("HEAD ") ? head : Buffer.concat([head, bytes]);
   for (let at = 0; at < answer.length;) at += await connection.write(answer.subarray(at));
 }

@@ -185,13 +185,14 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     chosen = choose();
   }
   const auditLog = await openAs(user, () => openAudit(options, auditing));
-  const metrics = metricsPort?.metrics(auditLog);
+  const admission = new Admission(limits);
+  const metrics = metricsPort?.metrics(admission, auditLog);
   const audit = metrics ?? auditLog;
   await using workers = startWorkers(services, options.workers);
   await using _watch = new CounterWatch(() => workers.errorCounters(), audit);
   const shared = {
     limits,
-    admission: new Admission(limits),
+    admission,
     audit,
     ...(tls.policy ? { policy: () => tls.policy! } : {}),
     ...(tls.checkRevocation ? { checkRevocation: tls.checkRevocation } : {}),
@@ -219,11 +220,10 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   });
   const messageServer = messageListener && new MessageServer(messageListener, shared);
   await using _metrics = metrics && metricsPort?.serve(metrics, {
-    admission: shared.admission,
     integrityFailures: () => server.integrityFailures,
     usage: async () => sumOfUsage(await workers.usage(), messageServer?.usage ?? {}),
     portErrors: () => workers.errorCounters(),
-    tlsHandshakes: () => listener.handshakes,
+    tlsHandshakes: () => [listener.handshakes, messageListener?.handshakes],
   });
   const address = endpointText(listener.address);
   const facts = {

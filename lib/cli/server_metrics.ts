@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import ipaddr from "ipaddr.js";
 import type { Audit } from "../security/audit.ts";
+import type { Admission } from "../session/admission.ts";
 import type { MetricSources, ServerMetrics } from "../session/server_metrics.ts";
 import { logger } from "../telemetry/log.ts";
 import { type Endpoint, endpointText } from "../tls/connection.ts";
@@ -65,8 +66,8 @@ export class MetricsPort {
   }
 
   /** Metrics that count what is recorded, and pass it to the audit log, if there is one. */
-  metrics(audit: Audit | undefined): ServerMetrics {
-    return new this.Metrics(version, audit);
+  metrics(admission: Admission, audit: Audit | undefined): ServerMetrics {
+    return new this.Metrics(version, admission, audit);
   }
 
   /** Answers requests until it is disposed. */

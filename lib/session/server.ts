@@ -2,14 +2,17 @@ import { logger } from "../telemetry/log.ts";
 import type { TlsListener } from "../tls/connection.ts";
 import { CountedReports } from "./counted_reports.ts";
 import type { ServerContext } from "./server_context.ts";
-import { ServerSession } from "./server_session.ts";
+import { ServerSession, type SessionReports } from "./server_session.ts";
 
 const log = logger("server");
 
 /** Accepts clients and keeps their sessions, until it is told to stop. */
 export class Server {
   readonly #sessions = new Map<ServerSession, Promise<void>>();
-  readonly #integrityFailures = new CountedReports();
+  readonly #reports: SessionReports = {
+    integrityFailures: new CountedReports(),
+    userSpaceTls: new CountedReports(),
+  };
 
   constructor(
     private readonly listener: TlsListener,
@@ -18,7 +21,7 @@ export class Server {
 
   /** Sessions that ended as something was not what their client had sent, by the error's code. */
   get integrityFailures(): Record<string, number> {
-    return this.#integrityFailures.counts;
+    return this.#reports.integrityFailures.counts;
   }
 
   /** Runs until the signal aborts; then accepts no more, lets sessions finish, and ends them. */
@@ -34,7 +37,7 @@ export class Server {
 
   async #accept(): Promise<void> {
     for await (const incoming of this.listener) {
-      const session = new ServerSession(this.context, incoming, this.#integrityFailures);
+      const session = new ServerSession(this.context, incoming, this.#reports);
       this.#sessions.set(session, session.run().finally(() => this.#sessions.delete(session)));
     }
   }

@@ -1,4 +1,5 @@
-import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
+import process from "node:process";
+import { Counter, Gauge, Registry } from "prom-client";
 import type { PortErrors } from "../rdma/device.ts";
 import type { Audit, AuditEntry } from "../security/audit.ts";
 import type { HandshakeCounts } from "../tls/connection.ts";
@@ -7,32 +8,23 @@ import type { ServiceUsage, SessionUsage } from "./usage.ts";
 
 /** What a server knows of itself, looked at when metrics are asked for. */
 export interface MetricSources {
-  readonly admission: Admission;
   /** Sessions that ended as something was not what their client had sent, by the error's code. */
   readonly integrityFailures: () => Readonly<Record<string, number>>;
   /** What services have done since the server's start, in sessions and for plain TLS clients. */
   readonly usage: () => Promise<SessionUsage>;
   /** Of all ports in use; a port may come more than once. */
   readonly portErrors: () => Promise<readonly PortErrors[]>;
-  /** Undefined where the TLS library does not tell which were resumed. */
-  readonly tlsHandshakes: () => HandshakeCounts | undefined;
+  /** Of each port that the server listens on; undefined where the TLS library does not tell. */
+  readonly tlsHandshakes: () => readonly (HandshakeCounts | undefined)[];
 }
 
 /** There from the start, as 0: an alert on growth does not see a series that begins with 1. */
 const INTEGRITY_FAILURES = [
-  ...["record_forged", "record_replayed", "record_out_of_order", "proof", "join_token", "sha256"],
+  ...["record_forged", "record_replayed", "record_out_of_order"],
+  ...["proof", "join_token", "psn_not_as_agreed"],
 ];
 const TRANSPORTS = ["rdma", "ktls", "tls"];
 const RECOVERED = ["queue_pair", "transfer"];
-
-/** Of the library's own: others tell of Node.js, or are read from /proc, which is closed to the executable. */
-const PROCESS_METRICS = new Set([
-  "process_cpu_user_seconds_total",
-  "process_cpu_system_seconds_total",
-  "process_cpu_seconds_total",
-  "process_start_time_seconds",
-  "process_open_fds",
-]);
 
 /**
  * A server's metrics, in Prometheus' terms. What becomes of clients is counted as it is
@@ -65,7 +57,7 @@ export class ServerMetrics implements Audit {
   );
   readonly #refused = this.#counter(
     "clients_refused_total",
-    "Connections that came to no session, by why; for limits see verbseal_limits_hit_total.",
+    "Connections that came to no session, by why; those that hit a limit are not among them.",
     "reason",
   );
   readonly #ended = this.#counter(
@@ -75,12 +67,13 @@ export class ServerMetrics implements Audit {
   );
   readonly #limits = this.#counter(
     "limits_hit_total",
-    "Times that clients were refused, slowed down or ended by a limit.",
+    "Times that clients were refused, slowed down or ended by a limit; of a session that its " +
+      "messages or grants slow down one a second.",
     "limit",
   );
   readonly #integrity = this.#counter(
     "integrity_failures_total",
-    "Sessions that ended as something was not what their client had sent.",
+    "Sessions that the server ended as something was not what their client had sent.",
     "reason",
   );
   readonly #recoveries = this.#counter(
@@ -120,27 +113,20 @@ export class ServerMetrics implements Audit {
     "kind",
   );
 
-  readonly #resident: Gauge;
-
   /**
    * @param version of the program
+   * @param admission tells who is there, and which limits were hit
    * @param log of what is recorded, if there is one
    */
-  constructor(version: string, private readonly log: Audit | undefined) {
+  constructor(
+    version: string,
+    private readonly admission: Admission,
+    private readonly log: Audit | undefined,
+  ) {
     for (const transport of TRANSPORTS) this.#accepted.inc({ transport }, 0);
     for (const what of RECOVERED) this.#recoveries.inc({ what }, 0);
     this.#gauge("build_info", "1; the label tells the version.", "version").set({ version }, 1);
-    collectDefaultMetrics({ register: this.#registry });
-    for (const { name } of this.#registry.getMetricsAsArray()) {
-      if (!name.startsWith("verbseal_") && !PROCESS_METRICS.has(name)) {
-        this.#registry.removeSingleMetric(name);
-      }
-    }
-    this.#resident = new Gauge({
-      name: "process_resident_memory_bytes",
-      help: "Resident memory size in bytes.",
-      registers: [this.#registry],
-    });
+    this.#ofProcess();
   }
 
   /** Media type of {@linkcode text}. */
@@ -173,6 +159,8 @@ export class ServerMetrics implements Audit {
       case "accepted":
         return this.#accepted.inc({ transport: fields["transport"] ? field("transport") : "tls" });
       case "refused":
+        // Of these few get an entry; they are counted where limits are.
+        if (field("reason") in this.admission.reports.counts) return;
         return this.#refused.inc({ reason: field("reason") });
       case "ended":
         return this.#ended.inc({ reason: field("reason") });
@@ -184,17 +172,22 @@ export class ServerMetrics implements Audit {
     }
   }
 
-  #takeState({ admission, integrityFailures, tlsHandshakes }: MetricSources): void {
+  #takeState({ integrityFailures, tlsHandshakes }: MetricSources): void {
+    const { admission } = this;
     this.#sessions.set(admission.sessions);
     this.#messageClients.set(admission.messageClients);
     this.#handshakes.set(admission.handshakes);
     this.#registered.set(admission.registeredBytes);
     this.#auditFailing.set(Number(this.failing));
-    this.#resident.set(Deno.memoryUsage().rss);
     take(this.#limits, "limit", admission.reports.counts);
     const none = INTEGRITY_FAILURES.map((reason) => [reason, 0] as const);
     take(this.#integrity, "reason", { ...Object.fromEntries(none), ...integrityFailures() });
-    take(this.#tlsHandshakes, "kind", { ...tlsHandshakes() });
+    this.#tlsHandshakes.reset();
+    for (const counts of tlsHandshakes()) {
+      for (const [kind, count] of Object.entries(counts ?? {})) {
+        this.#tlsHandshakes.inc({ kind }, count);
+      }
+    }
   }
 
   #takeUsage(usage: SessionUsage): void {
@@ -213,6 +206,45 @@ export class ServerMetrics implements Audit {
         this.#portErrors.inc({ port: name, counter }, value);
       }
     }
+  }
+
+  /**
+   * What Prometheus' own libraries tell of a process. prom-client's would read it from /proc, which
+   * is closed to the executable, and watch Node.js besides, a hundred times a second.
+   */
+  #ofProcess(): void {
+    const registers = [this.#registry];
+    new Gauge({
+      name: "process_start_time_seconds",
+      help: "Start of the process, in seconds since 1970.",
+      registers,
+    }).set(performance.timeOrigin / 1000);
+    new Counter({
+      name: "process_cpu_seconds_total",
+      help: "Processor time of the process, in seconds.",
+      registers,
+      collect() {
+        const { user, system } = process.cpuUsage();
+        this.reset();
+        this.inc((user + system) / 1e6);
+      },
+    });
+    new Gauge({
+      name: "process_resident_memory_bytes",
+      help: "Resident memory of the process.",
+      registers,
+      collect() {
+        this.set(Deno.memoryUsage().rss);
+      },
+    });
+    new Gauge({
+      name: "process_open_fds",
+      help: "Files that the process has open.",
+      registers,
+      collect() {
+        this.set([...Deno.readDirSync("/proc/self/fd")].length);
+      },
+    });
   }
 
   #gauge(name: string, help: string, ...labelNames: string[]): Gauge {

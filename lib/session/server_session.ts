@@ -46,11 +46,19 @@ import { warnOfUserSpaceTls } from "./user_space_tls.ts";
 
 const log = logger("session");
 
+/** What sessions have in common that is counted, and told of in few lines. */
+export interface SessionReports {
+  /** Sessions that ended as something was not what their client had sent, by the error's code. */
+  readonly integrityFailures: CountedReports;
+  /** Sessions over ktls of which the kernel seals nothing. */
+  readonly userSpaceTls: CountedReports;
+}
+
 /** One client's session, from its TCP connection to the last log line. */
 export class ServerSession {
   readonly #context: ServerContext;
   readonly #incoming: IncomingConnection;
-  readonly #integrityFailures: CountedReports;
+  readonly #reports: SessionReports;
   readonly #client = new SessionClient();
   readonly #audit: SessionAudit;
   readonly #admitted = new DisposableStack();
@@ -68,15 +76,10 @@ export class ServerSession {
   /** Ends with the connection what else is waited for. */
   readonly #cutting = new AbortController();
 
-  /** @param integrityFailures of all sessions */
-  constructor(
-    context: ServerContext,
-    incoming: IncomingConnection,
-    integrityFailures: CountedReports,
-  ) {
+  constructor(context: ServerContext, incoming: IncomingConnection, reports: SessionReports) {
     this.#context = context;
     this.#incoming = incoming;
-    this.#integrityFailures = integrityFailures;
+    this.#reports = reports;
     const peer = endpointText(incoming.peerAddress);
     this.#audit = new SessionAudit(context.audit, peer, this.#client);
   }
@@ -95,7 +98,7 @@ export class ServerSession {
       warnOfUserSpaceTls(
         log,
         agreed,
-        () => this.#context.admission.reports.count("user_space_tls"),
+        () => this.#reports.userSpaceTls.count("user_space_tls"),
       );
       await this.#audit.record("accepted", { ...this.#claims, ...this.#facts(agreed) });
       outcome = { reason: await this.#serve() };
@@ -166,8 +169,8 @@ export class ServerSession {
 
   /** Gives how many of this kind there were since the server's start. */
   #integrityFailed(reason: string, detail: string): { count: number } {
-    const omitted = this.#integrityFailures.count(reason);
-    const count = this.#integrityFailures.counts[reason]!;
+    const omitted = this.#reports.integrityFailures.count(reason);
+    const count = this.#reports.integrityFailures.counts[reason]!;
     if (omitted) this.#audit.note("integrity", { reason, detail, count, ...omitted });
     return { count };
   }

@@ -33,7 +33,7 @@ function recordedOf(body: unknown): Record<string, string | number | undefined> 
   return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
 }
 
-/** The audit lines of one connection and its session; none where the server keeps no audit log. */
+/** The audit lines of one connection and its session; none where nobody records them. */
 export class SessionAudit {
   /** The session's name, once it has one. */
   session: string | undefined;

@@ -6,11 +6,10 @@ import { psnAfter } from "../../lib/rdma/roce/psn.ts";
 import { portErrorCounters } from "../../lib/rdma/verbs/port_counters.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { CounterWatch } from "../../lib/session/counter_watch.ts";
-import { ServerMetrics } from "../../lib/session/server_metrics.ts";
 import { eventually } from "../program.ts";
 import { rxe } from "../provider.ts";
 import { AuditScene } from "../security/audit_scene.ts";
-import { sourcesOf, valuesOf } from "../session/metrics.ts";
+import { metricsOf, sourcesOf, valuesOf } from "../session/metrics.ts";
 import { type Attack, attackTest } from "./attack.ts";
 import { ExposedSession } from "./exposed_session.ts";
 import { grant, read } from "./lent_memory.ts";
@@ -33,7 +32,7 @@ async function unnoticed(
 ): Promise<boolean> {
   await using system = await System.start();
   const recorded: AuditEntry[] = [];
-  const metrics = new ServerMetrics("1.0.0", {
+  const metrics = metricsOf({
     failing: false,
     record: (entry) => {
       recorded.push(entry);

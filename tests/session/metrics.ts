@@ -1,8 +1,9 @@
 /** What tests have in common that look at metrics. */
 import type { PortErrors } from "../../lib/rdma/device.ts";
+import type { Audit } from "../../lib/security/audit.ts";
 import { Admission } from "../../lib/session/admission.ts";
 import { defaultLimits } from "../../lib/session/limits.ts";
-import type { MetricSources } from "../../lib/session/server_metrics.ts";
+import { type MetricSources, ServerMetrics } from "../../lib/session/server_metrics.ts";
 
 /** A line of a metric. */
 export interface Sample {
@@ -23,13 +24,17 @@ export function valuesOf(text: string, metric: string): Sample[] {
   });
 }
 
+/** Metrics of a server that has nobody yet. */
+export function metricsOf(log?: Audit, admission = new Admission(defaultLimits)): ServerMetrics {
+  return new ServerMetrics("1.0.0", admission, log);
+}
+
 /** Sources of a server that has nobody, with these ports. */
 export function sourcesOf(portErrors: () => PortErrors[]): MetricSources {
   return {
-    admission: new Admission(defaultLimits),
     integrityFailures: () => ({}),
     usage: () => Promise.resolve({}),
     portErrors: () => Promise.resolve(portErrors()),
-    tlsHandshakes: () => undefined,
+    tlsHandshakes: () => [],
   };
 }

@@ -2,13 +2,14 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RefusedError } from "../../lib/errors.ts";
 import type { PortErrors } from "../../lib/rdma/device.ts";
 import { type Audit, type AuditEntry, auditRefusal } from "../../lib/security/audit.ts";
-import { ServerMetrics } from "../../lib/session/server_metrics.ts";
-import { sourcesOf, valuesOf } from "./metrics.ts";
+import { Admission } from "../../lib/session/admission.ts";
+import { defaultLimits } from "../../lib/session/limits.ts";
+import { metricsOf, sourcesOf, valuesOf } from "./metrics.ts";
 
 const nobody = sourcesOf(() => []);
 
 async function counted(entry: AuditEntry, metric: string) {
-  const metrics = new ServerMetrics("1.0.0", undefined);
+  const metrics = metricsOf();
   await metrics.record(entry);
   return valuesOf(await metrics.text(nobody), metric).filter(({ value }) => value > 0);
 }
@@ -33,13 +34,26 @@ for (
   });
 }
 
+Deno.test("a connection that hits a limit counts for that, and not for what few lines tell", async () => {
+  const admission = new Admission({ ...defaultLimits, connectionsPerSecond: 1 });
+  const metrics = metricsOf(undefined, admission);
+  admission.reports.count("connection_rate");
+  admission.reports.count("connection_rate");
+  await metrics.record({ event: "refused", reason: "connection_rate" });
+  const text = await metrics.text(nobody);
+  assertEquals(valuesOf(text, "verbseal_clients_refused_total"), []);
+  assertEquals(valuesOf(text, "verbseal_limits_hit_total"), [
+    { labels: { limit: "connection_rate" }, value: 2 },
+  ]);
+});
+
 Deno.test("a call that succeeded is no failure", async () => {
   const entry = { event: "service", service: "files", result: "done" } as const;
   assertEquals(await counted(entry, "verbseal_service_failures_total"), []);
 });
 
 Deno.test("what can be counted as an attack is there before, as 0", async () => {
-  const text = await new ServerMetrics("1.0.0", undefined).text(nobody);
+  const text = await metricsOf().text(nobody);
   for (const reason of ["record_forged", "record_replayed", "proof"]) {
     const failures = valuesOf(text, "verbseal_integrity_failures_total");
     assertEquals(failures.find(({ labels }) => labels["reason"] === reason)?.value, 0);
@@ -47,12 +61,14 @@ Deno.test("what can be counted as an attack is there before, as 0", async () => 
 });
 
 Deno.test("what others count is not added up", async () => {
-  const metrics = new ServerMetrics("1.0.0", undefined);
+  const metrics = metricsOf();
   const sources = {
     ...nobody,
     integrityFailures: () => ({ record_forged: 2 }),
     usage: () => Promise.resolve({ files: { calls: 3, received: 5, sent: 7 } }),
-    tlsHandshakes: () => ({ full: 11, resumed: 13, failed: 17 }),
+    tlsHandshakes: () => [{ full: 10, resumed: 13, failed: 17 }, undefined, {
+      ...{ full: 1, resumed: 0, failed: 0 },
+    }],
   };
   await metrics.text(sources);
   const text = await metrics.text(sources);
@@ -73,7 +89,7 @@ Deno.test("what others count is not added up", async () => {
 
 Deno.test("a port that two workers use is counted once", async () => {
   const port: PortErrors = { name: "rxe0/1", older: true, counters: { out_of_sequence: 4 } };
-  const text = await new ServerMetrics("1.0.0", undefined).text(sourcesOf(() => [port, port]));
+  const text = await metricsOf().text(sourcesOf(() => [port, port]));
   assertEquals(valuesOf(text, "verbseal_port_errors_total"), [
     { labels: { port: "rxe0/1", counter: "out_of_sequence" }, value: 4 },
   ]);
@@ -91,7 +107,7 @@ Deno.test("an audit log has all that is counted, and says when it fails", async 
       return failing;
     },
   };
-  const metrics = new ServerMetrics("1.0.0", log);
+  const metrics = metricsOf(log);
   const entry = { event: "accepted", transport: "rdma", peer: "192.0.2.1:1" } as const;
   await metrics.record(entry);
   assertEquals(recorded, [entry]);
@@ -103,7 +119,7 @@ Deno.test("an audit log has all that is counted, and says when it fails", async 
 });
 
 Deno.test("no metric names a client or a file", async () => {
-  const metrics = new ServerMetrics("1.0.0", undefined);
+  const metrics = metricsOf();
   const secret = { peer: "192.0.2.1:99", identity: "CN=somebody", session: "abc", path: "a/file" };
   for (const event of ["accepted", "refused", "ended", "recovery", "service", "limit"] as const) {
     await metrics.record({ event, reason: "r", service: "files", result: "x", ...secret });
