@@ -34,8 +34,8 @@ const PERMISSIONS = [
   "--allow-write",
   // yaml looks for LOG_STREAM and LOG_TOKENS, to show how it parses; the last is set, to tell
   // OpenSSL which module speaks to a token.
-  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,HOME,XDG_CONFIG_HOME," +
-  "LOG_STREAM,LOG_TOKENS,PKCS11_PROVIDER_MODULE",
+  "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,DENO_CERT,SSLKEYLOGFILE," +
+  "HOME,XDG_CONFIG_HOME,LOG_STREAM,LOG_TOKENS,PKCS11_PROVIDER_MODULE",
   "--allow-sys=hostname,networkInterfaces",
 ];
 

@@ -129,6 +129,17 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
     ],
     result: "i32",
   },
+  // prctl() is variadic, which passes integers as any other call does.
+  prctl: {
+    parameters: [
+      "i32", // int op
+      "u64", // ... unsigned long
+      "u64", // ... unsigned long
+      "u64", // ... unsigned long
+      "u64", // ... unsigned long
+    ],
+    result: "i32",
+  },
   // glibc has all threads of the process make these three calls (nptl(7)).
   setgroups: {
     parameters: [
@@ -316,6 +327,14 @@ export const libc = library({ sonames: ["libc.so.6"], package: "libc6" }, {
       "i32", // int dirfd
       "buffer", // const char *pathname
       "i32", // int flags
+    ],
+    result: "i32",
+  },
+  fchown: {
+    parameters: [
+      "i32", // int fd
+      "u32", // uid_t owner
+      "u32", // gid_t group
     ],
     result: "i32",
   },
@@ -586,6 +605,8 @@ export const C = {
   AT_FDCWD: -100,
   AT_EMPTY_PATH: 0x1000,
   AT_SYMLINK_FOLLOW: 0x400,
+  PR_SET_DUMPABLE: 4,
+  PR_SET_NO_NEW_PRIVS: 38,
   LOCK_SH: 1,
   LOCK_EX: 2,
   LOCK_NB: 4,

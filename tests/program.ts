@@ -1,5 +1,6 @@
 /** The compiled program, run as its users run it. */
 import { EXECUTABLE } from "../.ci/compile.ts";
+import { libc } from "../ffi/libc.ts";
 import { assertEquals } from "@std/assert";
 import { TextLineStream } from "@std/streams/text-line-stream";
 import { join } from "node:path";
@@ -7,6 +8,9 @@ import { createCertificates } from "../lib/tls/certificates.ts";
 import { writeCertificates } from "../lib/tls/certificate_files.ts";
 import { provider } from "./provider.ts";
 import { tlsArguments } from "./tls_backend.ts";
+
+// Certificates are written by it, and Deno's check for leaks wants it there before the first test.
+libc();
 
 /** Path of the compiled program. */
 export const executable = Deno.env.get("VERBSEAL") ?? EXECUTABLE;

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../errors.ts";
+import { hideMemory } from "../security/user.ts";
 import { configureLogging, logFormats, logLevels, type LogSettings } from "../telemetry/log.ts";
 import { writeText } from "../telemetry/streams.ts";
 import { reportFailure } from "./output.ts";
@@ -63,7 +64,10 @@ export function createProgram(): Command {
       getErrHasColors: () => false,
     })
     .exitOverride()
-    .hook("preAction", (_program, command) => configureLogging(logSettingsOf(command)));
+    .hook("preAction", (_program, command) => {
+      hideMemory();
+      configureLogging(logSettingsOf(command));
+    });
 }
 
 function logOption(flags: string, what: string, choices: readonly string[], initial: string) {

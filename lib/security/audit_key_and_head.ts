@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { libc } from "../../ffi/libc.ts";
 import { errorText, VerbsealError } from "../errors.ts";
 import { exists } from "../exists.ts";
 import { type ChainHead, chainHead, MAC_BYTES } from "./audit_chain.ts";
@@ -22,8 +23,15 @@ export function auditPaths(file: string, key?: string, head?: string): AuditPath
  * @throws VerbsealError `audit_key` when it is none, or readable by others than owner and group
  */
 export async function readAuditKey(path: string): Promise<Uint8Array> {
-  const key = await reading(path, "audit_key", () => Deno.readFile(path));
-  const { mode } = await Deno.stat(path);
+  return (await readKeyFile(path)).key;
+}
+
+async function readKeyFile(path: string): Promise<{ key: Uint8Array; uid: number | null }> {
+  const { key, mode, uid } = await reading(path, "audit_key", async () => {
+    using file = await Deno.open(path);
+    const { mode, uid } = await file.stat();
+    return { key: await new Response(file.readable).bytes(), mode, uid };
+  });
   if (mode !== null && (mode & 0o027) !== 0) {
     throw new VerbsealError(
       "audit_key",
@@ -31,7 +39,7 @@ export async function readAuditKey(path: string): Promise<Uint8Array> {
       `chmod 600 ${path}, and if they may have read it, begin a new chain with a new key`,
     );
   }
-  if (key.length === MAC_BYTES) return key;
+  if (key.length === MAC_BYTES) return { key, uid };
   throw new VerbsealError(
     "audit_key",
     `the audit key ${path} has ${key.length} bytes instead of ${MAC_BYTES}`,
@@ -39,12 +47,17 @@ export async function readAuditKey(path: string): Promise<Uint8Array> {
   );
 }
 
-/** Reads a key, or makes one where there is none. */
+/**
+ * Reads a key, or makes one where there is none.
+ *
+ * @throws VerbsealError `audit_key` as {@linkcode readAuditKey}, and when another user than root has
+ * put it there, who knows it
+ */
 export async function ensureAuditKey(path: string): Promise<Uint8Array> {
   if (!await exists(path)) {
     const key = crypto.getRandomValues(new Uint8Array(MAC_BYTES));
     // A link, unlike a rename, fails where somebody else was faster: then that one's key is read.
-    const writing = writeWhole(`${path}.${crypto.randomUUID()}`, key, async (temporary) => {
+    const writing = writeWhole(path, key, async (temporary) => {
       await Deno.link(temporary, path).catch((error) => {
         if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
       });
@@ -59,7 +72,13 @@ export async function ensureAuditKey(path: string): Promise<Uint8Array> {
       );
     });
   }
-  return await readAuditKey(path);
+  const { key, uid } = await readKeyFile(path);
+  if (uid === null || uid === 0 || uid === libc().geteuid()) return key;
+  throw new VerbsealError(
+    "audit_key",
+    `the audit key ${path} is another user's, who knows it`,
+    "Name another path for the server to make one, or, if that user is to be trusted, chown it",
+  );
 }
 
 /** A head within a line of the server's log, with `--log-format text`. */
@@ -96,26 +115,27 @@ export async function readAuditHead(path: string): Promise<ChainHead> {
 /** Replaces the head as a whole: whoever reads it sees this one or the one before. */
 export async function writeAuditHead(path: string, head: ChainHead): Promise<void> {
   const bytes = new TextEncoder().encode(JSON.stringify(head) + "\n");
-  await writeWhole(`${path}.new`, bytes, (temporary) => Deno.rename(temporary, path));
+  await writeWhole(path, bytes, (temporary) => Deno.rename(temporary, path));
 }
 
-/** Writes a file that is on disk before it gets its name. */
+/** Writes a file that is on disk before it gets its name; until then it has one that nobody has planted. */
 async function writeWhole(
-  temporary: string,
+  path: string,
   bytes: Uint8Array,
   place: (temporary: string) => Promise<void>,
 ): Promise<void> {
-  {
-    using file = await Deno.open(temporary, {
-      write: true,
-      create: true,
-      truncate: true,
-      mode: AUDIT_MODE,
-    });
-    for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
-    await file.syncData();
+  const temporary = `${path}.${crypto.randomUUID()}`;
+  try {
+    {
+      using file = await Deno.open(temporary, { write: true, createNew: true, mode: AUDIT_MODE });
+      for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+      await file.syncData();
+    }
+    await place(temporary);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {});
+    throw error;
   }
-  await place(temporary);
 }
 
 async function reading<T>(path: string, code: string, read: () => Promise<T>): Promise<T> {

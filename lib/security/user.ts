@@ -1,6 +1,6 @@
 import { constants } from "node:os";
 import { cString } from "../../ffi/layout.ts";
-import { group, libc, passwd, SystemError } from "../../ffi/libc.ts";
+import { C, check, group, libc, passwd, SystemError } from "../../ffi/libc.ts";
 import { UsageError } from "../errors.ts";
 
 /** A user that a process can become. */
@@ -45,7 +45,8 @@ export function findUser(text: string): User {
 
 /**
  * Makes the process that user's, with all its threads, and with no other group. What root may
- * (capabilities(7)) a process of another user may not, nor can it become root again.
+ * (capabilities(7)) a process of another user may not, nor can this thread and those that it starts
+ * become root again by a program that is set-uid.
  *
  * @throws UsageError `not_root` when this process may not
  */
@@ -53,12 +54,23 @@ export function becomeUser({ name, uid, gid }: User): void {
   // In this order: the last takes the right to make the others.
   const done = libc().setgroups(0n, null) === 0 && libc().setresgid(gid, gid, gid) === 0 &&
     libc().setresuid(uid, uid, uid) === 0;
-  if (done) return;
+  if (done) {
+    check("prctl", libc().prctl(C.PR_SET_NO_NEW_PRIVS, 1n, 0n, 0n, 0n));
+    return;
+  }
   throw new UsageError(
     "not_root",
     `only root can become the user ${name}`,
     "Start the server as root, or as that user without --user",
   );
+}
+
+/**
+ * Keeps other processes of this user from looking into this one, and its memory, with keys in it, from
+ * being written to a file should it crash (PR_SET_DUMPABLE(2const)). Root still may look.
+ */
+export function hideMemory(): void {
+  check("prctl", libc().prctl(C.PR_SET_DUMPABLE, 0n, 0n, 0n, 0n));
 }
 
 /** Whether this process is root's. */

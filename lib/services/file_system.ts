@@ -212,14 +212,18 @@ function openReplaced(directory: number, name: string): number | undefined {
   }
 }
 
-/** The mode of the regular file that is replaced; of a new one what the umask leaves. */
+/**
+ * The mode of the regular file of ours that is replaced, and of a new one what the umask leaves: who
+ * has planted a file in the place must not decide who may read and change ours.
+ */
 function finalMode(replaced: number | undefined): number {
   if (replaced !== undefined) {
     const status = statxBuffer.allocate();
-    const mask = C.STATX_TYPE | C.STATX_MODE;
+    const mask = C.STATX_TYPE | C.STATX_MODE | C.STATX_UID;
     check("statx", libc().statx(replaced, cString(""), C.AT_EMPTY_PATH, mask, status.pointer));
     const mode = status.get("stx_mode");
-    if ((mode & C.S_IFMT) === C.S_IFREG) return mode & 0o777;
+    const isOurs = status.get("stx_uid") === libc().geteuid();
+    if (isOurs && (mode & C.S_IFMT) === C.S_IFREG) return mode & 0o777;
   }
   return 0o666 & ~umask();
 }

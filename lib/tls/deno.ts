@@ -1,4 +1,5 @@
 import { errorText, TlsError } from "../errors.ts";
+import { logger } from "../telemetry/log.ts";
 import { AcceptRetries } from "./accept_retries.ts";
 import {
   type Endpoint,
@@ -17,6 +18,8 @@ import type { DialOptions, ListenOptions } from "./options.ts";
 import { closeQuietly, endpointOf, listenFailure } from "./tcp.ts";
 import type { Identity, Trust } from "./trust.ts";
 
+const log = logger("tls");
+
 /**
  * How long a listener that another has succeeded still accepts what had begun before, in
  * milliseconds: a SYN that was answered is confirmed or lost within that time.
@@ -30,6 +33,7 @@ const successionMilliseconds = 3000;
  * @throws VerbsealError when the address cannot be had, TlsError when the identity is of no use
  */
 export function listen(options: ListenOptions): TlsListener {
+  warnOfKeyLog();
   try {
     const listener = listenAt(options, options.identity);
     setAcceptedOptions(descriptorOf(listener.addr)!);
@@ -67,6 +71,7 @@ export async function startTls(
   signal: AbortSignal,
 ): Promise<TlsConnection> {
   believeOnly(options.trust);
+  warnOfKeyLog();
   const { protocol: wanted = protocol } = options;
   let connection: Deno.Conn<Deno.NetAddr> = tcp;
   const abort = () => closeAtOnce(connection);
@@ -90,12 +95,27 @@ export async function startTls(
   }
 }
 
+let warnedOfKeyLog = false;
+
+/** rustls does what this variable asks, as many libraries do; nobody is to leave it set unawares. */
+function warnOfKeyLog(): void {
+  const file = Deno.env.get("SSLKEYLOGFILE");
+  if (file === undefined || file === "" || warnedOfKeyLog) return;
+  warnedOfKeyLog = true;
+  log.warning("whoever reads this file can read all that is sent here, sealed records too", {
+    file,
+    remedy: "unset SSLKEYLOGFILE, and remove the file",
+  });
+}
+
 /**
  * Deno believes `caCerts` besides a store of its own, which it makes of what this variable names
  * when the process first uses it: nothing, where the user has named authorities.
  */
 function believeOnly({ authorities }: Trust): void {
   Deno.env.set("DENO_TLS_CA_STORE", authorities.length > 0 ? "" : "system");
+  // What this one names would be believed as well.
+  Deno.env.delete("DENO_CERT");
 }
 
 class DenoListener implements TlsListener {

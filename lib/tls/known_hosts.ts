@@ -64,10 +64,8 @@ export class KnownHosts {
    */
   async find(server: Endpoint): Promise<KnownHost[]> {
     try {
-      using file = await Deno.open(this.path);
-      // Whoever adds a line meanwhile has it added whole.
-      await file.lock(false);
-      return this.#about(server, await new Response(file.readable).text());
+      // Without a lock, which any other reader could keep: a line is added by one write(2).
+      return this.#about(server, await Deno.readTextFile(this.path));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
       throw this.#failure("read", error);

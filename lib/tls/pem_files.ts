@@ -1,6 +1,7 @@
+import { cString, pointerOf } from "../../ffi/layout.ts";
+import { C, check, libc } from "../../ffi/libc.ts";
 import { errorText, VerbsealError } from "../errors.ts";
 import { exists } from "../exists.ts";
-import { writeText } from "../telemetry/streams.ts";
 import type { Identity } from "./trust.ts";
 
 /** Mode of what everybody may read. */
@@ -29,10 +30,13 @@ export function identityFiles(
   ];
 }
 
-/** Such a file in the place of one that there is: for the same owner, with the same mode. */
-export async function replacement(path: string, text: string): Promise<PemFile> {
-  const real = await Deno.realPath(path);
-  const { mode, uid, gid } = await Deno.stat(real);
+/**
+ * Such a file in the place of one that there is: for the same owner, with the same mode.
+ *
+ * @param real no symbolic link: what it leads to may not be what was read
+ */
+export async function replacement(real: string, text: string): Promise<PemFile> {
+  const { mode, uid, gid } = await Deno.lstat(real);
   return {
     path: real,
     text,
@@ -62,7 +66,7 @@ export async function writeFiles(
     for (const file of files) {
       const temporary = `${file.path}.${crypto.randomUUID()}`;
       staged.set(temporary, file.path);
-      await writeNew(temporary, file);
+      writeNew(temporary, file);
     }
     for (const [temporary, path] of staged) {
       // A link, unlike a rename, fails where somebody else was faster.
@@ -95,13 +99,30 @@ async function refuseExisting(paths: readonly string[]): Promise<void> {
   }
 }
 
-async function writeNew(path: string, { text, mode, owner }: PemFile): Promise<void> {
-  using file = await Deno.open(path, { write: true, createNew: true, mode });
-  if (owner !== undefined) {
-    await Deno.chown(path, owner.uid, owner.gid);
-    // The mask for new files may have taken from it what a group needs.
-    await Deno.chmod(path, mode);
+/**
+ * All by the descriptor: whoever may write to the folder can put something else under the name, and
+ * its owner and mode would be what changes.
+ */
+function writeNew(path: string, { text, mode, owner }: PemFile): void {
+  const { openat, fchown, fchmod, fsync, close } = libc();
+  const flags = C.O_WRONLY | C.O_CREAT | C.O_EXCL | C.O_CLOEXEC;
+  const file = check("openat", openat(C.AT_FDCWD, cString(path), flags, mode));
+  try {
+    if (owner !== undefined) {
+      check("fchown", fchown(file, owner.uid, owner.gid));
+      // The mask for new files may have taken from it what a group needs.
+      check("fchmod", fchmod(file, mode));
+    }
+    writeAll(file, new TextEncoder().encode(text));
+    check("fsync", fsync(file));
+  } finally {
+    close(file);
   }
-  writeText(file, text);
-  await file.sync();
+}
+
+function writeAll(file: number, bytes: Uint8Array<ArrayBuffer>): void {
+  for (let at = 0; at < bytes.length;) {
+    const rest = bytes.subarray(at);
+    at += check("pwrite", libc().pwrite(file, pointerOf(rest), BigInt(rest.length), BigInt(at)));
+  }
 }

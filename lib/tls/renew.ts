@@ -30,8 +30,10 @@ export async function renewCertificate(
   { days, keepKey }: { days?: number | undefined; keepKey: boolean },
 ): Promise<Renewal> {
   const key = file.replace(/\.[^./]*$/, "") + ".key";
+  // Resolved once: what is read is what is replaced, and nothing that a link leads to meanwhile.
+  const real = { cert: await realPath(file), key: await realPath(key) };
   const { identity, certificates: [leaf, ...others] } = await loadPair(
-    { cert: file, key },
+    real,
     "issue another one with verbseal certs issue",
   );
   const before = await checkIssued(authority, file, leaf);
@@ -47,9 +49,14 @@ export async function renewCertificate(
   });
   const text = pem(after) + others.map((each) => each.toString()).join("");
   const keyText = keys === undefined ? identity.key : await keyPem(keys.privateKey);
-  const files = [await replacement(key, keyText), await replacement(file, text)];
+  const files = [await replacement(real.key, keyText), await replacement(real.cert, text)];
   await writeFiles(dirname(file), files, { overwrite: true });
   return { key, before, after };
+}
+
+/** Where a file is; of one that is missing who reads it tells. */
+function realPath(path: string): Promise<string> {
+  return Deno.realPath(path).catch(() => path);
 }
 
 /** Of the same algorithm, with the same curve or length. */

@@ -3,7 +3,15 @@ import { pointerOf } from "../../ffi/layout.ts";
 import { check, libc } from "../../ffi/libc.ts";
 import { UsageError } from "../../lib/errors.ts";
 import { findUser, isRoot } from "../../lib/security/user.ts";
-import { type LogLine, randomFile, run, RunningServer, sha256, Workspace } from "../program.ts";
+import {
+  executable,
+  type LogLine,
+  randomFile,
+  run,
+  RunningServer,
+  sha256,
+  Workspace,
+} from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { giveToNobody, nobody, ofThreads } from "../server_user.ts";
 
@@ -102,6 +110,19 @@ if (isRoot()) {
       }
     },
   );
+
+  verbsTest("no other process of its user looks into a server", async () => {
+    await using workspace = await Workspace.create();
+    const own = workspace.file("verbseal");
+    await Deno.copyFile(executable, own);
+    await giveToNobody(workspace);
+    const ids = [`--reuid=${nobody.uid}`, `--regid=${nobody.gid}`, "--clear-groups"];
+    const wrapper = ["setpriv", ...ids, "sh", "-c", 'shift; exec "$0" "$@"', own];
+    await using server = await RunningServer.start(workspace, [], {}, wrapper);
+    assertEquals(ofThreads(server, "Uid"), new Set([Array(4).fill(nobody.uid).join("\t")]));
+    // Root has what a process of that user's may not see of itself (proc(5)).
+    assertEquals((await Deno.stat(`/proc/${server.pid}/environ`)).uid, 0);
+  });
 
   verbsTest("a server that stays root warns of it once, and says what to do", async () => {
     await using workspace = await Workspace.create();

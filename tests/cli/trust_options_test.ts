@@ -9,6 +9,8 @@ import { daysFromNow, oddCertificate } from "../tls/odd_certificates.ts";
 import { protocol, type TlsListener } from "../../lib/tls/connection.ts";
 import { withFolder } from "../tls/openssl.ts";
 import { serving } from "../tls/s_server.ts";
+import { reaching, run, RunningServer, Workspace } from "../program.ts";
+import { verbsTest } from "../rdma/resources.ts";
 import { verbseal } from "./run.ts";
 
 const hostname = "127.0.0.1";
@@ -127,4 +129,29 @@ Deno.test("a client agrees on no version of TLS and no cipher suite but those it
     const other = await failure(folder, server, ...ciphers("TLS_AES_128_GCM_SHA256"));
     assertMatch(other, /no cipher suite in common/);
   });
+});
+
+verbsTest(
+  "the authorities of --ca are believed instead of all others, whatever deno would add",
+  async () => {
+    await using own = await Workspace.create(hostname);
+    await using others = await Workspace.create(hostname);
+    await using server = await RunningServer.start(others);
+    const ask = (ca: string, environment: Record<string, string> = {}) =>
+      run(["client", "ping", ...reaching(server), "--ca", ca], { environment });
+    const theirs = others.file("certs/ca.pem");
+    const refused = await ask(own.file("certs/ca.pem"), { DENO_CERT: theirs });
+    assertEquals(refused.status, 3, refused.stderr);
+    assertEquals((await ask(theirs)).status, 0);
+  },
+);
+
+verbsTest("who has SSLKEYLOGFILE set is told what comes of it", async () => {
+  await using workspace = await Workspace.create(hostname);
+  await using server = await RunningServer.start(workspace);
+  const environment = { SSLKEYLOGFILE: workspace.file("keys.log") };
+  const ca = ["--ca", workspace.file("certs/ca.pem")];
+  const args = ["client", "ping", ...reaching(server), ...ca];
+  assertStringIncludes((await run(args, { environment })).stderr, workspace.file("keys.log"));
+  assertEquals((await run(args)).stderr.includes("SSLKEYLOGFILE"), false);
 });

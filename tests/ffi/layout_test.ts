@@ -55,6 +55,7 @@ const headers = `
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { deadline } from "@std/async/deadline";
+import { join } from "node:path";
 import { RefusedError, VerbsealError } from "../../lib/errors.ts";
 import type { AuditEntry } from "../../lib/security/audit.ts";
 import { AuditFile } from "../../lib/security/audit_file.ts";
@@ -75,6 +76,34 @@ Deno.test("nobody but the server's user can read the file, its key and its head"
   await Deno.writeFile(key, new Uint8Array(31));
   assertEquals(await failureOf(scene), "audit_key");
 });
+
+Deno.test("what others have planted where the head is put together is neither followed nor used", async () => {
+  await using scene = await AuditScene.create();
+  const { head } = scene.paths;
+  const victim = join(scene.folder, "victim");
+  await Deno.writeTextFile(victim, "as it was");
+  await Deno.symlink(victim, `${head}.new`);
+  await scene.record({ event: "stopped" });
+  assertEquals(await Deno.readTextFile(victim), "as it was");
+  assert((await Deno.lstat(head)).isFile);
+  await scene.verify();
+  const files = [...Deno.readDirSync(scene.folder)].map(({ name }) => name).sort();
+  const own = ["audit.jsonl", "audit.jsonl.head", "audit.jsonl.head.new", "audit.jsonl.key"];
+  assertEquals(files, [...own, "victim"]);
+});
+
+// Nobody but root can give a file away.
+if (Deno.uid() === 0) {
+  Deno.test("a server takes no key that another user has put there, and verifying does", async () => {
+    await using scene = await AuditScene.create();
+    await scene.record({ event: "stopped" });
+    await Deno.chown(scene.paths.key, 1234, 5678);
+    await scene.verify();
+    const error = await assertRejects(() => AuditLog.open(scene.paths), VerbsealError);
+    assertEquals(error.code, "audit_key");
+    assertStringIncludes(error.message, "another user's");
+  });
+}
 
 Deno.test("a key that cannot be made is named, and so is the way out", async () => {
   await using scene = await AuditScene.create();

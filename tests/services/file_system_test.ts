@@ -181,6 +181,19 @@ Deno.test("a file that is replaced passes its mode on, and never the right to be
   }
 });
 
+// Nobody but root can give a file away.
+if (Deno.uid() === 0) {
+  Deno.test("a file that another user has put in the place says nothing of the mode", async () => {
+    using tree = new Tree();
+    Deno.chmodSync(tree.path("root", "file"), 0o666);
+    Deno.chownSync(tree.path("root", "file"), 1234, 5678);
+    using target = tree.directory.createFile("file");
+    await write(target, "replacement");
+    await target.commit();
+    assertEquals(mode(tree.path("root", "file")), 0o666 & ~Deno.umask());
+  });
+}
+
 for (const [what, size] of [["small", 6], ["large", 2 ** 27]] as const) {
   Deno.test(`of a ${what} file that is replaced nothing stays open, and who has it open keeps it`, async () => {
     using tree = new Tree();

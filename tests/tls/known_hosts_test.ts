@@ -87,6 +87,16 @@ Deno.test("a server is found by what was added, in a file of its user's own", as
   });
 });
 
+Deno.test("whoever reads the file keeps nobody else from it", () =>
+  withFolder(async (folder) => {
+    const hosts = new KnownHosts(join(folder, "known_hosts"));
+    const server = { hostname: "storage1", port: 4433 };
+    await hosts.add(server, pin);
+    using reader = await Deno.open(hosts.path);
+    await reader.lock(true);
+    assertEquals((await hosts.find(server)).map((known) => known.pin), [pin]);
+  }));
+
 Deno.test("a server that has become known by another key meanwhile is not added", async () => {
   await withFolder(async (folder) => {
     const hosts = new KnownHosts(join(folder, "known_hosts"));

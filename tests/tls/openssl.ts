@@ -1,3 +1,8 @@
+import { libc } from "../../ffi/libc.ts";
+
+// What tests write into a folder is written by it, and Deno's check for leaks wants it there before.
+libc();
+
 /** Runs openssl; its output, standard error included. */
 export async function openssl(...args: string[]): Promise<{ success: boolean; text: string }> {
   const { success, stdout, stderr } = await new Deno.Command("openssl", { args }).output();
