@@ -51,9 +51,24 @@ export class RefusedError extends VerbsealError {
   override readonly exitCode = 5;
 }
 
+/** What of a peer's is limited, by names that log, audit log and metrics have. */
+export const limitNames = [
+  ...["clients", "clients_per_address", "sessions_per_identity", "session_rate", "device_full"],
+  ...["connection_rate", "handshakes", "handshakes_per_address"],
+  ...["registered_memory", "registered_memory_in_all"],
+  ...["frame_rate", "message_rate", "grant_rate", "requests", "requeues"],
+  ...["message_clients", "message_clients_per_address", "message_memory"],
+] as const;
+
+export type LimitName = typeof limitNames[number];
+
 /** The server said no as the peer has had all that a limit lets it have. */
 export class LimitError extends RefusedError {
   override readonly name = "LimitError";
+
+  constructor(override readonly code: LimitName, message: string, remedy?: string) {
+    super(code, message, remedy);
+  }
 }
 
 /** Bytes are not what they were, or not who they claimed to be from. */
@@ -112,5 +127,5 @@ export function toPlainError(error: unknown): PlainError {
 /** The error that plain data stand for. */
 export function fromPlainError({ name, code, message, remedy }: PlainError): VerbsealError {
   const known = classes[name as keyof typeof classes] ?? VerbsealError;
-  return new known(code, message, remedy);
+  return new known(code as LimitName, message, remedy);
 }

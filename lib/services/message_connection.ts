@@ -1,5 +1,12 @@
 import { delay } from "@std/async/delay";
-import { errorText, LimitError, ProtocolError, TlsError, VerbsealError } from "../errors.ts";
+import {
+  errorText,
+  LimitError,
+  type LimitName,
+  ProtocolError,
+  TlsError,
+  VerbsealError,
+} from "../errors.ts";
 import type { Audit } from "../security/audit.ts";
 import type { Policy } from "../security/policy.ts";
 import { Breather } from "../rdma/breather.ts";
@@ -108,7 +115,7 @@ export class MessageConnection {
       const why = this.#cut ?? error;
       const reason = why instanceof VerbsealError ? why.code : "internal";
       const action = this.#accepted ? "ended" : "refused";
-      const omitted = why instanceof LimitError ? this.#limitHit(reason, action) : {};
+      const omitted = why instanceof LimitError ? this.#limitHit(why.code, action) : {};
       // Who was accepted has a line of the end, too.
       if (!omitted && !this.#accepted) return undefined;
       return { reason, detail: errorText(why), ...omitted };
@@ -116,7 +123,7 @@ export class MessageConnection {
   }
 
   /** Gives what to add to a log line; undefined when there have been too many. */
-  #limitHit(limit: string, action: "refused" | "ended" | "slowed"): Omitted | undefined {
+  #limitHit(limit: LimitName, action: "refused" | "ended" | "slowed"): Omitted | undefined {
     const omitted = this.#context.admission.reports.count(limit);
     if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
     return omitted;

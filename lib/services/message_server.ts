@@ -1,3 +1,4 @@
+import type { LimitName } from "../errors.ts";
 import { type SessionUsage, sumOfUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
 import { endpointText, type IncomingConnection, type TlsListener } from "../tls/connection.ts";
@@ -43,7 +44,7 @@ export class MessageServer {
     if (this.#connections.size >= messageClients) {
       const peer = endpointText(incoming.peerAddress);
       incoming.abort();
-      const reason = "message_clients";
+      const reason: LimitName = "message_clients";
       const omitted = this.#context.admission.reports.count(reason);
       if (!omitted) return;
       const detail = `the server has its ${messageClients} message clients`;

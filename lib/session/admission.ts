@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
-import { LimitError } from "../errors.ts";
+import { LimitError, limitNames } from "../errors.ts";
+import { Accounts } from "./accounts.ts";
 import { ClientRates } from "./client_rates.ts";
 import { CountedReports } from "./counted_reports.ts";
 import type { Limits } from "./limits.ts";
@@ -26,9 +27,6 @@ export const MESSAGE_MEMORY_SHARE = 1 / 4;
 
 /** All sessions of a client may send so many times the control frames of one. */
 export const FRAME_SHARE = 4;
-
-/** Accounts kept at most: beyond that the idle ones go, and an attacker's addresses cost no more memory. */
-const MAX_ACCOUNTS = 65536;
 
 /** Counts a client's address: IPv4 as it is, IPv6 by its /64, which one host can have whole. */
 export function accountOf(address: string): string {
@@ -79,7 +77,8 @@ export class Admission {
   readonly frameRates: ClientRates;
   /** Fragments of messages of plain TLS clients. */
   readonly messageRates: ClientRates;
-  readonly #accounts = new Map<string, Account>();
+  /** By address. */
+  readonly #accounts: Accounts<Account>;
   /** Sessions at present, by identity. */
   readonly #identities = new Map<string, number>();
   readonly #devices = new Map<string, number>();
@@ -94,7 +93,19 @@ export class Admission {
     private readonly limits: Limits,
     private readonly now: () => number = () => performance.now(),
   ) {
-    this.reports = new CountedReports(now);
+    this.reports = new CountedReports(limitNames, now);
+    this.#accounts = new Accounts(
+      () => ({
+        sessions: 0,
+        messageClients: 0,
+        heldBytes: 0,
+        handshakes: 0,
+        attempts: limits.connectionsPerSecond,
+        updated: now(),
+        sessionDue: -Infinity,
+      }),
+      ({ sessions, messageClients, handshakes }) => sessions + messageClients + handshakes === 0,
+    );
     this.frameRates = new ClientRates(FRAME_SHARE * limits.framesPerSecond, now);
     this.messageRates = new ClientRates(limits.messagesPerSecond, now);
   }
@@ -305,33 +316,12 @@ export class Admission {
   }
 
   #account(address: string): Account {
-    const name = accountOf(address);
+    const account = this.#accounts.use(accountOf(address));
     const now = this.now();
     const rate = this.limits.connectionsPerSecond;
-    const account = this.#accounts.get(name) ?? {
-      sessions: 0,
-      messageClients: 0,
-      heldBytes: 0,
-      handshakes: 0,
-      attempts: rate,
-      updated: now,
-      sessionDue: -Infinity,
-    };
     account.attempts = Math.min(rate, account.attempts + rate * (now - account.updated) / 1000);
     account.updated = now;
-    // The map is in the order of last use: the first ones are the longest unused.
-    this.#accounts.delete(name);
-    this.#accounts.set(name, account);
-    if (this.#accounts.size > MAX_ACCOUNTS) this.#forgetOne();
     return account;
-  }
-
-  #forgetOne(): void {
-    for (const [name, { sessions, messageClients, handshakes }] of this.#accounts) {
-      if (sessions + messageClients + handshakes > 0) continue;
-      this.#accounts.delete(name);
-      return;
-    }
   }
 }
 

@@ -2,7 +2,14 @@ import { peerError } from "../control/exchange.ts";
 import type { Frame } from "../control/frame.ts";
 import { decode, type Message, type Service } from "../control/messages.ts";
 import { delay } from "@std/async/delay";
-import { LimitError, ProtocolError, RefusedError, TlsError, VerbsealError } from "../errors.ts";
+import {
+  LimitError,
+  type LimitName,
+  ProtocolError,
+  RefusedError,
+  TlsError,
+  VerbsealError,
+} from "../errors.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { Limits } from "./limits.ts";
 import { TokenBucket } from "./token_bucket.ts";
@@ -29,7 +36,7 @@ export interface ControlLoopOptions {
   /** Frames of all sessions that the peer has. */
   readonly clientRate?: TokenBucket;
   /** The peer was too fast, and its frames wait. */
-  readonly onSlowed?: (limit: string) => void;
+  readonly onSlowed?: (limit: LimitName) => void;
 }
 
 /** Why a session ended in order. */

@@ -11,8 +11,16 @@ export type Omitted = { readonly omitted?: number };
 export class CountedReports {
   readonly #kinds = new Map<string, { count: number; omitted: number; lines: TokenBucket }>();
 
-  /** @param now milliseconds, never backwards */
-  constructor(private readonly now: () => number = () => performance.now()) {}
+  /**
+   * @param codes that are among {@linkcode counts} before there was any
+   * @param now milliseconds, never backwards
+   */
+  constructor(
+    codes: readonly string[] = [],
+    private readonly now: () => number = () => performance.now(),
+  ) {
+    for (const code of codes) this.#of(code);
+  }
 
   /** All there were, by code. */
   get counts(): Record<string, number> {

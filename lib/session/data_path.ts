@@ -1,7 +1,7 @@
 import type { SealKeys } from "../control/keys.ts";
 import type { QueuePairNumbers, Service } from "../control/messages.ts";
 import type { AgreedPath } from "../control/path.ts";
-import type { VerbsealError } from "../errors.ts";
+import type { LimitName, VerbsealError } from "../errors.ts";
 import type { GidType, PathMtu } from "../rdma/address.ts";
 import type { Provider } from "../rdma/device.ts";
 import type { QueuePairAttributes } from "../rdma/queue_pair.ts";
@@ -100,7 +100,7 @@ export interface DataPath {
    */
   readonly failure: Promise<VerbsealError>;
   /** Told the code of a limit that slows the session down, as often as that happens. */
-  onSlowed?: ((limit: string) => void) | undefined;
+  onSlowed?: ((limit: LimitName) => void) | undefined;
   /** At a server, told of each transfer that goes on. */
   onResumed?: ((transfer: ResumedTransfer) => void) | undefined;
 }

@@ -13,6 +13,7 @@ import {
   errorText,
   IntegrityError,
   LimitError,
+  type LimitName,
   RefusedError,
   TlsError,
   VerbsealError,
@@ -163,7 +164,7 @@ export class ServerSession {
       return { reason, detail, ...this.#integrityFailed(reason, detail) };
     }
     if (!(error instanceof LimitError)) return { reason, detail };
-    const omitted = this.#limitHit(reason, accepted ? "ended" : "refused");
+    const omitted = this.#limitHit(error.code, accepted ? "ended" : "refused");
     return omitted || accepted ? { reason, detail, ...omitted } : undefined;
   }
 
@@ -203,14 +204,14 @@ export class ServerSession {
   }
 
   /** Gives what to add to a log line; undefined when there have been too many. */
-  #limitHit(limit: string, action: "refused" | "slowed" | "ended"): Omitted | undefined {
+  #limitHit(limit: LimitName, action: "refused" | "slowed" | "ended"): Omitted | undefined {
     const omitted = this.#context.admission.reports.count(limit);
     if (omitted) this.#audit.note("limit", { limit, action, ...omitted });
     return omitted;
   }
 
   /** A session that goes on has hit a limit. */
-  #limited(message: string, limit: string, action: "refused" | "slowed"): void {
+  #limited(message: string, limit: LimitName, action: "refused" | "slowed"): void {
     const omitted = this.#limitHit(limit, action);
     if (!omitted) return;
     const peer = endpointText(this.#incoming.peerAddress);
@@ -218,7 +219,7 @@ export class ServerSession {
     log.warning(message, { limit, session, peer, ...this.#client.fields, ...omitted });
   }
 
-  #slowedDown = (limit: string) => this.#limited("session slowed down", limit, "slowed");
+  #slowedDown = (limit: LimitName) => this.#limited("session slowed down", limit, "slowed");
 
   /** What the client has of a file, and from which session, only the client knows. */
   #resumed({ from, offset, ...transfer }: ResumedTransfer): void {

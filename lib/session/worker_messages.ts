@@ -1,4 +1,4 @@
-import type { PlainError } from "../errors.ts";
+import type { LimitName, PlainError } from "../errors.ts";
 import type { PortErrors } from "../rdma/device.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import type { DetachedConnection } from "../tls/openssl_connection.ts";
@@ -42,5 +42,5 @@ export type WorkerReport =
   | { readonly call: number; readonly result: unknown }
   | { readonly call: number; readonly error: PlainError }
   | { readonly session: number; readonly failure: PlainError }
-  | { readonly session: number; readonly slowed: string }
+  | { readonly session: number; readonly slowed: LimitName }
   | { readonly session: number; readonly resumed: ResumedTransfer };

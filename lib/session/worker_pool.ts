@@ -1,5 +1,5 @@
 import type { Service } from "../control/messages.ts";
-import { fromPlainError, VerbsealError } from "../errors.ts";
+import { fromPlainError, type LimitName, VerbsealError } from "../errors.ts";
 import type { PortErrors } from "../rdma/device.ts";
 import { logger } from "../telemetry/log.ts";
 import type { KernelTls } from "../tls/connection.ts";
@@ -24,7 +24,7 @@ const log = logger("workers");
 /** Who is told what becomes of a data path. */
 interface Watcher {
   readonly fail: (error: VerbsealError) => void;
-  readonly slowed: (limit: string) => void;
+  readonly slowed: (limit: LimitName) => void;
   readonly resumed: (transfer: ResumedTransfer) => void;
 }
 

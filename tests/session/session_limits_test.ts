@@ -120,7 +120,7 @@ Deno.test("who waits for a turn waits no longer than the session lasts", async (
   assertEquals(slowed, 0);
   const waiting = pace.turn();
   assertEquals(slowed, 1);
-  ending.abort(new LimitError("ended", "the session has ended"));
+  ending.abort(new LimitError("requests", "the session has ended"));
   await assertRejects(() => waiting, LimitError);
 });
 
