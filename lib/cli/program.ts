@@ -1,6 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../errors.ts";
-import { hideMemory } from "../security/user.ts";
+import { hideMemory } from "../security/process_memory.ts";
 import { configureLogging, logFormats, logLevels, type LogSettings } from "../telemetry/log.ts";
 import { writeText } from "../telemetry/streams.ts";
 import { reportFailure } from "./output.ts";

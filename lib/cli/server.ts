@@ -1,9 +1,7 @@
 import type { Command } from "commander";
 import { Option } from "commander";
-import type { Connect } from "../control/messages.ts";
 import { chooseDevice, type DeviceChoice } from "../rdma/provider.ts";
 import { PsnSource } from "../security/psn.ts";
-import type { User } from "../security/user.ts";
 import { MessageServer } from "../services/message_server.ts";
 import {
   checkRoots,
@@ -16,14 +14,12 @@ import { Admission } from "../session/admission.ts";
 import { CounterWatch } from "../session/counter_watch.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
 import { Joins } from "../session/joins.ts";
-import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
+import { checkManageable } from "../session/managed_connection.ts";
 import type { SealMode } from "../session/sealing.ts";
 import { Server } from "../session/server.ts";
 import { connectByTls } from "../session/session_queue_pair.ts";
 import { sumOfUsage } from "../session/usage.ts";
 import { logger } from "../telemetry/log.ts";
-import { endpointText } from "../tls/connection.ts";
-import { listen, listenerBackend } from "../tls/backend.ts";
 import { choiceFacts } from "./device_choice.ts";
 import { addLimitOptions, limitsOf } from "./limit_options.ts";
 import { openFilesFor, raiseOpenFileLimit } from "./open_files.ts";
@@ -31,18 +27,13 @@ import { outputOf } from "./output.ts";
 import { policyHelp } from "./policy_help.ts";
 import { examples, logSettingsOf } from "./program.ts";
 import { cmPortOption, deviceOption } from "./rdma_options.ts";
-import {
-  addServerMetricsOption,
-  MetricsPort,
-  type ServerMetricsOptions,
-} from "./server_metrics.ts";
+import { addServerMetricsOption } from "./server_metrics.ts";
 import { addServerAuditOptions, openAudit, type ServerAuditOptions } from "./server_audit.ts";
+import { type ServerPortOptions, ServerPorts } from "./server_ports.ts";
 import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
 import { dropPrivileges, openAs, userOption } from "./server_user.ts";
 import { stopSignal } from "./stop_signal.ts";
-import { tlsSettings } from "./tls_options.ts";
 import {
-  protocolsOf,
   sealOption,
   type TransportChoice,
   transportOption,
@@ -50,22 +41,16 @@ import {
   warnOfUserSpace,
 } from "./transport_options.ts";
 import { version } from "./version.ts";
-import { host, type ListenAddress, listenAddress, wholeNumber } from "./values.ts";
+import { host, listenAddress, wholeNumber } from "./values.ts";
 
 const log = logger("server");
 
-interface ServerOptions extends ServerTlsOptions, ServerAuditOptions, ServerMetricsOptions {
-  readonly address: string;
-  readonly port: number;
+interface ServerOptions extends ServerTlsOptions, ServerAuditOptions, ServerPortOptions {
   readonly root?: string;
   readonly transport: TransportChoice;
   readonly seal: SealMode;
   readonly device: string;
-  readonly connect: Connect;
-  readonly cmPort: number;
   readonly workers: number;
-  readonly messagesListen?: ListenAddress;
-  readonly user?: User;
 }
 
 /** Adds `verbseal server`. */
@@ -157,28 +142,13 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   using tls = await ServerTls.load(options, (policy) => checkRoots(services, policy));
   await using auditing = new AsyncDisposableStack();
   using stopping = stopSignal();
-  using listening = new DisposableStack();
-  const { user } = options;
   const transports = transportsOf(options.transport);
   warnOfUserSpace(transports);
-  const tlsOptions = {
-    ...{ hostname: options.address, port: options.port, ...tls.credentials.listener },
-    settings: tlsSettings(options),
-    otherUser: user !== undefined,
-  };
-  const listenOptions = { ...tlsOptions, ...protocolsOf(transports) };
-  const backend = listenerBackend(listenOptions);
-  const listener = listen(listenOptions, backend);
-  listening.defer(() => listener.close());
-  const messageListener = options.messagesListen &&
-    listen({ ...tlsOptions, ...options.messagesListen, protocols: [] }, backend);
-  listening.defer(() => messageListener?.close());
-  const metricsPort = await MetricsPort.open(options, listening);
+  using ports = await ServerPorts.open(options, transports, tls.credentials.listener);
+  const { listener, messageListener, metricsPort, managed } = ports;
   const choose = () => choiceOf(options, listener.address.hostname);
   let chosen = choose();
-  const managed = options.connect === "cm"
-    ? listening.use(new ManagedServer(options.cmPort))
-    : undefined;
+  const { user } = options;
   dropPrivileges(user);
   if (user) {
     await openAs(user, () => tls.tryReload());
@@ -223,33 +193,32 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
     integrityFailures: () => server.integrityFailures,
     usage: async () => sumOfUsage(await workers.usage(), messageServer?.usage ?? {}),
     portErrors: () => workers.errorCounters(),
-    tlsHandshakes: () => [listener.handshakes, messageListener?.handshakes],
+    tlsHandshakes: () => ports.tlsListeners.map(({ handshakes }) => handshakes),
   });
-  const address = endpointText(listener.address);
   const facts = {
-    address,
-    ...(messageListener ? { messagesAddress: endpointText(messageListener.address) } : {}),
-    ...(metricsPort ? { metricsAddress: endpointText(metricsPort.address) } : {}),
-    tls: backend.backend,
-    tlsReason: backend.reason,
+    ...ports.addressTexts,
+    tls: ports.backend.backend,
+    tlsReason: ports.backend.reason,
     transports,
     ...choiceFacts(chosen),
     services: serviceNames(services),
     workers: options.workers,
   };
   await audit?.record({ event: "started", version, ...facts });
-  log.info("listening", facts);
-  const output = outputOf(command);
-  if (output.json) {
-    const addresses = {
-      address: listener.address,
-      ...(messageListener ? { messagesAddress: messageListener.address } : {}),
-      ...(metricsPort ? { metricsAddress: metricsPort.address } : {}),
-    };
-    output.result({ listening: { ...facts, ...addresses } }, "");
-  }
-  tls.keep(messageListener ? [listener, messageListener] : [listener], audit);
+  announce(command, facts, ports);
+  tls.keep(ports.tlsListeners, audit);
   await Promise.all([server.run(stopping.signal), messageServer?.run(stopping.signal)]);
   // Whether or not it can be written: the server ends.
   await audit?.record({ event: "stopped" }).catch(() => {});
+}
+
+/** Clients may come from now on. */
+function announce(
+  command: Command,
+  facts: Readonly<Record<string, unknown>>,
+  { addresses }: ServerPorts,
+): void {
+  log.info("listening", facts);
+  const output = outputOf(command);
+  if (output.json) output.result({ listening: { ...facts, ...addresses } }, "");
 }

@@ -65,14 +65,6 @@ export function becomeUser({ name, uid, gid }: User): void {
   );
 }
 
-/**
- * Keeps other processes of this user from looking into this one, and its memory, with keys in it, from
- * being written to a file should it crash (PR_SET_DUMPABLE(2const)). Root still may look.
- */
-export function hideMemory(): void {
-  check("prctl", libc().prctl(C.PR_SET_DUMPABLE, 0n, 0n, 0n, 0n));
-}
-
 /** Whether this process is root's. */
 export function isRoot(): boolean {
   return libc().geteuid() === 0;
