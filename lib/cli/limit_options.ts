@@ -42,7 +42,8 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   sessionsPerSecond: {
     flags: "--session-rate <count>",
-    text: "sessions that one address begins a second; more wait a while, or are refused",
+    text:
+      "sessions that one address begins a second, or queue pairs replaced; more wait, or are refused",
     parse: count,
   },
   handshakes: {

@@ -168,7 +168,8 @@ export class Admission {
   }
 
   /**
-   * A client is to have a session, which costs much to begin: one of an address that begins many waits.
+   * A client is to have a session, or another queue pair, which costs much to begin: one of an address
+   * that begins many waits.
    *
    * @returns milliseconds until then
    * @throws LimitError when that takes more than half the time of an exchange; it is as if nobody had come
@@ -184,7 +185,7 @@ export class Admission {
     if (due - now > handshakeSeconds * 1000 / 2) {
       throw new LimitError(
         "session_rate",
-        `this address begins more than ${sessionsPerSecond} sessions a second`,
+        `this address begins more than ${sessionsPerSecond} sessions or queue pairs a second`,
         "try again later",
       );
     }

@@ -5,7 +5,7 @@ import { wipeKeys } from "../security/seal.ts";
 import { logger } from "../telemetry/log.ts";
 import type { ControlConnection } from "./control_connection.ts";
 import type { StreamPath } from "./data_path.ts";
-import { ReplaceablePath } from "./replaceable_path.ts";
+import { ReplaceablePath, type ReplaceablePathOptions } from "./replaceable_path.ts";
 import type { SessionPath } from "./session_path.ts";
 import { type QueuePairTransport, SessionQueuePair } from "./session_queue_pair.ts";
 import type { StreamLink, StreamTransport } from "./stream_link.ts";
@@ -26,6 +26,8 @@ export interface EstablishOptions {
   readonly replacementSeconds: number;
   /** Times a minute that one may take another's place; a client leaves that to its server. */
   readonly replacementsPerMinute?: number;
+  /** Resolves when one may be made, at a server. */
+  readonly replacementTurn?: ReplaceablePathOptions["turn"];
   /** Server: decides on a HELLO. */
   readonly admit?: (hello: Hello) => Promise<Pick<Welcome, "choices" | "limits">>;
 }
@@ -43,7 +45,7 @@ class Driver {
 
   async run(): Promise<SessionPath> {
     const { exchange, connection, replacementSeconds: seconds } = this.options;
-    const { replacementsPerMinute: perMinute = Infinity } = this.options;
+    const { replacementsPerMinute: perMinute = Infinity, replacementTurn: turn } = this.options;
     const steps: Step[] = "start" in exchange ? exchange.start() : [];
     try {
       while (exchange.state !== "ESTABLISHED") {
@@ -61,7 +63,7 @@ class Driver {
     }
     const queuePair = this.#queuePair!;
     return this.#stream ??
-      new ReplaceablePath({ exchange, connection, queuePair, seconds, perMinute });
+      new ReplaceablePath({ exchange, connection, queuePair, seconds, perMinute, turn });
   }
 
   /** Frees what there is; the link also when the data path cannot be closed. */

@@ -34,6 +34,8 @@ export interface ReplaceablePathOptions {
   readonly seconds: number;
   /** Replacements at most. */
   readonly perMinute: number;
+  /** Resolves when another queue pair may be made; rejects when the signal aborts, or that would take too long. */
+  readonly turn?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
 /** A queue pair that is being replaced. */
@@ -65,7 +67,7 @@ export class ReplaceablePath implements SessionPath {
   /** What this side found last. */
   #found: QueuePairError | undefined;
   #listener: SessionPathListener = {};
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: ReplaceablePathOptions) {
     this.#options = options;
@@ -127,7 +129,7 @@ export class ReplaceablePath implements SessionPath {
 
   async close(reason?: string): Promise<SessionUsage> {
     const { queuePair, exchange } = this.#options;
-    this.#closed = true;
+    this.#closing.abort(sessionEnded());
     this.#failed.reject(sessionEnded());
     this.#arrival.resolve();
     clearTimeout(this.#replacement?.deadline);
@@ -150,7 +152,7 @@ export class ReplaceablePath implements SessionPath {
           steps.forEach(forget);
           steps = this.#requeue(error);
         }
-        if (this.#closed) throw sessionEnded();
+        this.#closing.signal.throwIfAborted();
       }
     } finally {
       steps.forEach(forget);
@@ -168,6 +170,7 @@ export class ReplaceablePath implements SessionPath {
         await queuePair.close(step.reason);
         return [];
       case "allocate":
+        await this.#options.turn?.(this.#closing.signal);
         return exchange.allocated(await queuePair.allocate(step, exchange.epoch));
       case "connect":
         await queuePair.connect(step);
@@ -200,7 +203,7 @@ export class ReplaceablePath implements SessionPath {
   }
 
   #take(): Step[] {
-    if (this.#closed) throw sessionEnded();
+    this.#closing.signal.throwIfAborted();
     const frame = this.#waiting.shift()!;
     if (this.#waiting.length === 0) this.#arrival = Promise.withResolvers();
     return this.#options.exchange.receive(frame);
@@ -208,7 +211,7 @@ export class ReplaceablePath implements SessionPath {
 
   /** @throws what is no failure of a queue pair */
   #requeue(error: unknown): Step[] {
-    if (this.#closed || !(error instanceof QueuePairError)) throw error;
+    if (this.#closing.signal.aborted || !(error instanceof QueuePairError)) throw error;
     this.#found = error;
     return this.#options.exchange.requeue(error.code);
   }

@@ -273,6 +273,7 @@ export class ServerSession {
         },
         replacementSeconds: handshakeSeconds,
         replacementsPerMinute: this.#context.limits.requeuesPerMinute,
+        replacementTurn: (signal) => this.#awaitTurn("queue pair's replacement delayed", signal),
       });
       return this.#path.agreed;
     } catch (error) {
@@ -303,7 +304,7 @@ export class ServerSession {
     const choices = transport === "rdma"
       ? this.#chooseQueuePair(offers, services, localAddress)
       : { transport, services };
-    await this.#awaitTurn();
+    await this.#awaitSessionTurn();
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, {
       quota: this.#client.quota(limits.clientsPerIdentity),
       registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
@@ -321,16 +322,24 @@ export class ServerSession {
     };
   }
 
-  async #awaitTurn(): Promise<void> {
-    const { hostname } = this.#incoming.peerAddress;
-    const milliseconds = this.#context.admission.sessionDelay(hostname);
-    if (milliseconds === 0) return;
-    this.#limited("session delayed", "session_rate", "slowed");
+  async #awaitSessionTurn(): Promise<void> {
     const connection = this.#connection!;
     const gone = new AbortController();
     // Its place among those who have not finished the exchange is given back at once.
     connection.ended.then(async () => gone.abort(await hungUp(connection)));
-    await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
+    await this.#awaitTurn(
+      "session delayed",
+      AbortSignal.any([this.#cutting.signal, gone.signal]),
+    );
+  }
+
+  /** Waits until this address may begin another session, or have another queue pair, which costs as much. */
+  async #awaitTurn(message: string, signal: AbortSignal): Promise<void> {
+    const { hostname } = this.#incoming.peerAddress;
+    const milliseconds = this.#context.admission.sessionDelay(hostname);
+    if (milliseconds === 0) return;
+    this.#limited(message, "session_rate", "slowed");
+    await delay(milliseconds, { signal });
   }
 
   /** The client's choice, unless there is no RDMA device and the policy prefers another. */

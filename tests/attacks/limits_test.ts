@@ -131,3 +131,43 @@ attackTest<SystemOptions>({
     return performance.now() - started < EACH_ALONE;
   },
 });
+
+/** Sessions and replacements of queue pairs a second; of so many a quarter of all handshakes come at once. */
+const TURNS_A_SECOND = 4;
+const TURNS = { sessionsPerSecond: TURNS_A_SECOND, handshakes: 16 };
+/** Of each of four sessions; with the limit all together take four seconds. */
+const REPLACEMENTS = 4;
+
+attackTest<SystemOptions>({
+  rows: ["6.4.4"],
+  attack: "has its queue pairs replaced again and again, in many sessions",
+  countermeasure:
+    "replacing a queue pair takes a turn as beginning a session does, and an address " +
+    "has so many a second",
+  provider: "roce",
+  against: { limits: TURNS },
+  without: {
+    instead: "turns that come at once",
+    against: {
+      limits: TURNS,
+      admission: Object.assign(new Admission({ ...defaultLimits, ...TURNS }), {
+        sessionDelay: () => 0,
+      }),
+    },
+  },
+  async mount(options) {
+    await using system = await System.start(options);
+    using attackers = new DisposableStack();
+    const crowd: HostileClient[] = [];
+    while (crowd.length < 4) crowd.push(attackers.use(await system.hostile()));
+    const started = performance.now();
+    await Promise.all(crowd.map(async (attacker) => {
+      for (let epoch = 1; epoch <= REPLACEMENTS; epoch++) {
+        await attacker.send({ name: "REQUEUE", body: { epoch, reason: "because" } });
+        await attacker.send({ name: "QP", body: { ...attacker.numbers.local, epoch } });
+        await attacker.hear("READY");
+      }
+    }));
+    return performance.now() - started < AT_ONCE;
+  },
+});
