@@ -74,7 +74,7 @@ export class Client implements AsyncDisposable {
 
   /** @throws VerbsealError naming why there is no session */
   static async open(options: ClientOptions): Promise<Client> {
-    const { server, connect, handshakeSeconds, transports = ["rdma"], rekeyBytes } = options;
+    const { server, connect, handshakeSeconds, transports = ["rdma"] } = options;
     const signal = options.signal ?? new AbortController().signal;
     if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
@@ -103,7 +103,7 @@ export class Client implements AsyncDisposable {
         streams: transports.includes("ktls")
           ? {
             dial: dataDialer(options, tls.peerAddress),
-            openDataPath: (path) => new StreamDataPath(path, services, rekeyBytes),
+            openDataPath: (path) => new StreamDataPath(path, services, options),
           }
           : undefined,
         services: services.map(({ name }) => name),

@@ -29,6 +29,7 @@ import { type Permissions, unrestricted } from "../security/policy.ts";
 import { type KeyLimits, keyLimits } from "../security/record_lane.ts";
 import { SessionSeal, wipeKeys } from "../security/seal.ts";
 import { bringUp } from "./bring_up.ts";
+import { ClientTurns, type SessionTurns } from "./client_turns.ts";
 import { RegisteredBuffer, WindowedBuffer } from "./grants.ts";
 import { MESSAGE_SENDS, Messenger, RECEIVES } from "./messenger.ts";
 import { Pace } from "./pace.ts";
@@ -48,6 +49,14 @@ import { WorkRequestId } from "./work_request_id.ts";
 
 /** READs that a session has outstanding each way; the device may allow less. */
 const RD_ATOMIC = 16;
+
+/** What is not usual of a path. */
+export interface PathParts {
+  /** What goes under one key; both sides must have the same, so only tests have others. */
+  readonly sealLimits?: KeyLimits;
+  /** Of the clients of this thread. */
+  readonly turns?: ClientTurns;
+}
 
 interface Resources {
   readonly stack: DisposableStack;
@@ -76,6 +85,8 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly #services = new Map<Service, SessionService>();
   readonly #servicesByKind = new Map<number, SessionService>();
   readonly #ending = new AbortController();
+  readonly #sealLimits: KeyLimits;
+  readonly #turns: SessionTurns;
   #resources: Resources | undefined;
   #seal: SessionSeal | undefined;
   /** While the queue pair is brought up. */
@@ -89,14 +100,15 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   /**
    * @param device stays the caller's
    * @param definitions of the services that may run on this path; those of `options.services` do
-   * @param sealLimits what goes under one key; both sides must have the same, so only tests have others
    */
   constructor(
     device: Device,
     options: QueuePairPathOptions,
     definitions: readonly ServiceDefinition[],
-    private readonly sealLimits: KeyLimits = keyLimits,
+    { sealLimits = keyLimits, turns = new ClientTurns() }: PathParts = {},
   ) {
+    this.#sealLimits = sealLimits;
+    this.#turns = turns.join(options.owner ?? "");
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     this.#fail = (error) => {
@@ -197,7 +209,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     const { queuePair, messenger, stack } = this.#allocated();
     if (order.seal) {
       const { side } = this.#options;
-      const { sealLimits: limits } = this;
+      const limits = this.#sealLimits;
       this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail, limits }));
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
@@ -215,12 +227,17 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     await Promise.race([received.promise, this.failure.then((error) => Promise.reject(error))]);
   }
 
-  request(service: Service, body: unknown): Promise<unknown> {
+  async request(service: Service, body: unknown): Promise<unknown> {
     const running = this.#services.get(service);
     if (!running?.request) {
       throw new ProtocolError("service", `there is no service ${service} in this session`);
     }
-    return running.request(body);
+    await this.#turns.turn();
+    this.signal.throwIfAborted();
+    const started = performance.now();
+    const answer = running.request(body);
+    this.#turns.worked(performance.now() - started);
+    return await answer;
   }
 
   close(reason?: string): Promise<FinalState> {
@@ -283,7 +300,12 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     try {
       while (!this.signal.aborted) {
         const count = await queue.next();
+        if (this.#turns.mustWait) await this.#turns.turn();
+        if (this.signal.aborted) break;
+        const started = performance.now();
         for (let index = 0; index < count; index++) this.#complete(queue.completions, index);
+        await undefined; // services that awaited one of them go on
+        this.#turns.worked(performance.now() - started);
         if (breather.due()) await breather.breathe();
       }
     } catch (error) {
@@ -376,6 +398,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   async #close(why: VerbsealError): Promise<FinalState> {
     // Whoever waits for the peer, prove() for one, waits no more.
     this.#fail(why);
+    using _turns = this.#turns;
     return {
       queuePair: this.#resources && await this.#free(this.#resources),
       usage: this.usage, // of services that have ended

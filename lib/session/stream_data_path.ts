@@ -7,6 +7,7 @@ import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import { Opcode } from "../rdma/work_request.ts";
 import { type Permissions, unrestricted } from "../security/policy.ts";
 import type { DataStream, KernelTls } from "../tls/connection.ts";
+import { ClientTurns, type SessionTurns } from "./client_turns.ts";
 import type { DataPathOptions, FinalState, StreamPath } from "./data_path.ts";
 import { RegisteredBuffer } from "./grants.ts";
 import { checkMessageLength } from "./messenger.ts";
@@ -34,6 +35,14 @@ const READ_BYTES = 2 ** 17;
 
 /** Milliseconds that the peer has to say BYE once it has ended its data connection. */
 const FAREWELL = 1000;
+
+/** What is not usual of a path. */
+export interface StreamPathParts {
+  /** Bytes that a connection carries before another one is due. */
+  readonly rekeyBytes?: number;
+  /** Of the clients of this thread. */
+  readonly turns?: ClientTurns;
+}
 
 /** What runs once there is a connection. */
 interface Running {
@@ -72,6 +81,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   /** Connections that are neither retired nor aborted. */
   readonly #open = new Set<DataStream>();
   readonly #rekeyBytes: number;
+  readonly #turns: SessionTurns;
   readonly #retiring = new Set<Promise<void>>();
   #running: Running | undefined;
   /** The one that is written to and read from; for a moment, in part its replacement is. */
@@ -84,14 +94,14 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
 
   /**
    * @param definitions of the services that may run on this path; those of `options.services` do
-   * @param rekeyBytes that a connection carries before {@linkcode renewalDue}
    */
   constructor(
     options: DataPathOptions,
     definitions: readonly ServiceDefinition[],
-    rekeyBytes = REKEY_BYTES,
+    { rekeyBytes = REKEY_BYTES, turns = new ClientTurns() }: StreamPathParts = {},
   ) {
     this.#rekeyBytes = rekeyBytes;
+    this.#turns = turns.join(options.owner ?? "");
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     this.#fail = (error) => {
@@ -296,7 +306,11 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
         this.#endOf(stream, parser);
         return false;
       }
+      if (this.#turns.mustWait) await this.#turns.turn();
+      if (this.signal.aborted) return false;
+      const started = performance.now();
       parser.push(buffer.subarray(0, count));
+      this.#turns.worked(performance.now() - started);
       if (parser.switched) return true;
       await this.#room();
       await this.#slowDown(this.#rate?.wait ?? 0);
@@ -341,6 +355,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   async #close(why: VerbsealError): Promise<FinalState> {
+    using _turns = this.#turns;
     const failed = this.signal.aborted;
     this.#fail(why);
     clearTimeout(this.#farewell);

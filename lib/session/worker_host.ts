@@ -2,6 +2,7 @@ import { ProtocolError, toPlainError } from "../errors.ts";
 import type { Device } from "../rdma/device.ts";
 import { openDevice } from "../rdma/provider.ts";
 import { AsyncEventLog } from "./async_event_log.ts";
+import { ClientTurns } from "./client_turns.ts";
 import type { DataPath, DataPathOptions, FinalState, QueuePairPathOptions } from "./data_path.ts";
 import type { KernelTls } from "../tls/connection.ts";
 import { type DetachedConnection, OpensslConnection } from "../tls/openssl_connection.ts";
@@ -37,6 +38,7 @@ export class WorkerHost {
   /** What services have done on paths that are closed. */
   #usage: SessionUsage = {};
   readonly #events = new AsyncEventLog();
+  readonly #turns = new ClientTurns();
   #definitions: readonly ServiceDefinition[] | undefined;
 
   /**
@@ -90,14 +92,14 @@ export class WorkerHost {
   #open(session: number, options: QueuePairPathOptions, standardPort: boolean): void {
     const definitions = this.#services();
     const shared = this.#device(options.port.device, standardPort);
-    const path = new LocalDataPath(shared.device, options, definitions);
+    const path = new LocalDataPath(shared.device, options, definitions, { turns: this.#turns });
     shared.sessions += 1;
     this.#queuePairs.set(session, { path, shared });
     this.#watch(session, path);
   }
 
   #openStream(session: number, options: DataPathOptions): void {
-    const path = new StreamDataPath(options, this.#services());
+    const path = new StreamDataPath(options, this.#services(), { turns: this.#turns });
     this.#streams.set(session, path);
     this.#watch(session, path);
   }

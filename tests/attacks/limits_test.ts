@@ -1,7 +1,9 @@
 /** Attacks that take more than a server gives to one session, address or identity, or in all. */
 import { RefusedError } from "../../lib/errors.ts";
+import type { Client } from "../../lib/services/client.ts";
 import { Admission } from "../../lib/session/admission.ts";
 import type { ClientRates } from "../../lib/session/client_rates.ts";
+import { ClientTurns } from "../../lib/session/client_turns.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
 import { TokenBucket } from "../../lib/session/token_bucket.ts";
@@ -11,6 +13,7 @@ import { grant, withdraw } from "./lent_memory.ts";
 import { clientAuthority, clientCertificate, System, type SystemOptions } from "./system.ts";
 
 const stolen = await clientCertificate("stolen");
+const victims = await clientCertificate("victim");
 
 /** Sessions that the attacker wants, and has where half as many are all there are. */
 const WANTED = 6;
@@ -169,5 +172,67 @@ attackTest<SystemOptions>({
       }
     }));
     return performance.now() - started < AT_ONCE;
+  },
+});
+
+/** Questions that each session asks at once, and milliseconds that the thread takes for each. */
+const QUESTIONS = 16;
+const WORK = 0.25;
+
+/** Takes a while for each question, and tells whose it was. */
+function laborious(served: (owner: string) => void): NonNullable<SystemOptions["services"]> {
+  return (definitions) =>
+    definitions.map((definition) => ({
+      ...definition,
+      start(access) {
+        const service = definition.start(access);
+        return {
+          message(...message) {
+            const until = performance.now() + WORK;
+            while (performance.now() < until);
+            served(access.owner!);
+            service.message?.(...message);
+          },
+          [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
+        };
+      },
+    }));
+}
+
+attackTest<Pick<SystemOptions, "turns">>({
+  rows: ["6.4.4"],
+  attack: "asks in many sessions at once, as much as it may in each",
+  countermeasure: "a thread is shared among clients, whatever number of sessions each has",
+  provider: "roce",
+  against: {},
+  without: {
+    instead: "turns of each session by itself",
+    against: {
+      turns: { join: () => new ClientTurns().join("") } as unknown as ClientTurns,
+    },
+  },
+  async mount({ turns }) {
+    const served: string[] = [];
+    await using system = await System.start({
+      ...(turns ? { turns } : {}),
+      services: laborious((owner) => served.push(owner)),
+      clientAuthentication: { trust: { authorities: [clientAuthority] }, required: true },
+    });
+    await using clients = new AsyncDisposableStack();
+    const honest = clients.use(await system.client({ identity: victims }));
+    const crowd: Client[] = [];
+    while (crowd.length < CROWD) {
+      crowd.push(clients.use(await system.client({ identity: stolen })));
+    }
+    const answers = [...crowd, honest].map(({ messages }) =>
+      Promise.all(
+        Array.from({ length: QUESTIONS }, () => messages.ask("ECHO", new Uint8Array(1))),
+      )
+    );
+    await answers.at(-1);
+    const others = served.length - QUESTIONS;
+    await Promise.all(answers);
+    // Its share of the time would be as much as the honest one's; some was done before that came.
+    return others > CROWD * QUESTIONS / 2;
   },
 });

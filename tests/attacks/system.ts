@@ -6,7 +6,7 @@ import { openDevice } from "../../lib/rdma/provider.ts";
 import type { Audit } from "../../lib/security/audit.ts";
 import { parsePolicy } from "../../lib/security/policy_file.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
-import type { KeyLimits } from "../../lib/security/record_lane.ts";
+import { type KeyLimits, keyLimits } from "../../lib/security/record_lane.ts";
 import { Client, type ClientOptions } from "../../lib/services/client.ts";
 import { portChooser } from "../../lib/services/port_choice.ts";
 import {
@@ -20,6 +20,7 @@ import type { CountedReports } from "../../lib/session/counted_reports.ts";
 import type { PortChoice, QueuePairPath } from "../../lib/session/data_path.ts";
 import { connectByTls } from "../../lib/session/session_queue_pair.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
+import { ClientTurns } from "../../lib/session/client_turns.ts";
 import { LocalDataPath } from "../../lib/session/local_data_path.ts";
 import type { SealMode } from "../../lib/session/sealing.ts";
 import { Server } from "../../lib/session/server.ts";
@@ -88,6 +89,8 @@ export interface SystemOptions {
   readonly seal?: SealMode;
   /** What goes under one key, where it is less than in the program. */
   readonly sealLimits?: KeyLimits;
+  /** Of the clients of the thread that serves them. */
+  readonly turns?: ClientTurns;
   /** Of asynchronous events. */
   readonly eventReports?: CountedReports;
   /** A session's data path, from that which it would have. */
@@ -232,6 +235,7 @@ async function run(
   const shipped = serviceDefinitions(offered);
   const definitions = options.services?.(shipped, root) ?? shipped;
   const device = options.device?.(opened) ?? opened;
+  const { turns = new ClientTurns(), sealLimits = keyLimits } = options;
   const policy = options.policy === undefined
     ? undefined
     : await parsePolicy(options.policy, "policy.yaml");
@@ -247,7 +251,7 @@ async function run(
     connectQueuePair: { tls: connectByTls },
     selectPort: portChooser(provider.device),
     openDataPath: (path) => {
-      const dataPath = new LocalDataPath(device, path, definitions, options.sealLimits);
+      const dataPath = new LocalDataPath(device, path, definitions, { turns, sealLimits });
       return options.dataPath?.(dataPath) ?? dataPath;
     },
   });

@@ -49,7 +49,7 @@ const low: readonly [by: string, limits: KeyLimits][] = [
 /** A client with these limits. */
 function openLimited(system: System, limits: KeyLimits): Promise<OwnClient> {
   return OwnClient.open(system.address, authority, {
-    openDataPath: (...made) => new LocalDataPath(...made, limits),
+    openDataPath: (...made) => new LocalDataPath(...made, { sealLimits: limits }),
   });
 }
 
@@ -83,7 +83,7 @@ async function packetsOf(limits: KeyLimits): Promise<Record<"client" | "server",
     dataPath: noted,
   });
   await using client = await OwnClient.open(system.address, authority, {
-    openDataPath: (...made) => noted(new LocalDataPath(...made, limits)),
+    openDataPath: (...made) => noted(new LocalDataPath(...made, { sealLimits: limits })),
   });
   const { local, remote } = rdmaOf(client);
   for (let asked = 0; asked < 40; asked++) {
