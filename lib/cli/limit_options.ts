@@ -42,8 +42,7 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   sessionsPerSecond: {
     flags: "--session-rate <count>",
-    text:
-      "sessions that one address begins a second, or queue pairs replaced; more wait, or are refused",
+    text: "sessions that one address begins a second; more wait a while, or are refused",
     parse: count,
   },
   handshakes: {
@@ -125,7 +124,8 @@ const options: Readonly<Record<keyof Limits, LimitOption>> = {
   },
   requeuesPerMinute: {
     flags: "--requeue-rate <count>",
-    text: "times a minute that a session's queue pair is replaced",
+    text:
+      "times a minute that a session's queue pair is replaced; beyond --session-rate a second a client waits",
     parse: rate,
   },
   unfinishedSeconds: {

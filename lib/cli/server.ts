@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { Option } from "commander";
+import type { Connect } from "../control/messages.ts";
 import { chooseDevice, type DeviceChoice } from "../rdma/provider.ts";
 import { PsnSource } from "../security/psn.ts";
 import { MessageServer } from "../services/message_server.ts";
@@ -14,7 +15,7 @@ import { Admission } from "../session/admission.ts";
 import { CounterWatch } from "../session/counter_watch.ts";
 import type { DataPathOptions } from "../session/data_path.ts";
 import { Joins } from "../session/joins.ts";
-import { checkManageable } from "../session/managed_connection.ts";
+import { checkManageable, ManagedServer } from "../session/managed_connection.ts";
 import type { SealMode } from "../session/sealing.ts";
 import { Server } from "../session/server.ts";
 import { connectByTls } from "../session/session_queue_pair.ts";
@@ -50,6 +51,8 @@ interface ServerOptions extends ServerTlsOptions, ServerAuditOptions, ServerPort
   readonly transport: TransportChoice;
   readonly seal: SealMode;
   readonly device: string;
+  readonly connect: Connect;
+  readonly cmPort: number;
   readonly workers: number;
 }
 
@@ -145,9 +148,10 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const transports = transportsOf(options.transport);
   warnOfUserSpace(transports);
   using ports = await ServerPorts.open(options, transports, tls.credentials.listener);
-  const { listener, messageListener, metricsPort, managed } = ports;
+  const { listener, messageListener, metricsPort } = ports;
   const choose = () => choiceOf(options, listener.address.hostname);
   let chosen = choose();
+  using managed = options.connect === "cm" ? new ManagedServer(options.cmPort) : undefined;
   const { user } = options;
   dropPrivileges(user);
   if (user) {

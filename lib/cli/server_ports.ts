@@ -1,6 +1,5 @@
-import type { Connect, Transport } from "../control/messages.ts";
+import type { Transport } from "../control/messages.ts";
 import type { User } from "../security/user.ts";
-import { ManagedServer } from "../session/managed_connection.ts";
 import { type BackendChoice, listen, listenerBackend } from "../tls/backend.ts";
 import { type Endpoint, endpointText, type TlsListener } from "../tls/connection.ts";
 import type { ListenerCredentials } from "../tls/credentials.ts";
@@ -13,8 +12,6 @@ import type { ListenAddress } from "./values.ts";
 export interface ServerPortOptions extends ServerMetricsOptions, TlsSettingsOptions {
   readonly address: string;
   readonly port: number;
-  readonly connect: Connect;
-  readonly cmPort: number;
   readonly messagesListen?: ListenAddress;
   readonly user?: User;
 }
@@ -26,7 +23,7 @@ interface Addresses<Address> {
   readonly metricsAddress?: Address;
 }
 
-/** All ports of a server, opened while it may what root may; disposing them closes them. */
+/** All ports of a server but that of the connection manager, opened while it may what root may; disposing them closes them. */
 export class ServerPorts implements Disposable {
   private constructor(
     private readonly open: DisposableStack,
@@ -34,8 +31,6 @@ export class ServerPorts implements Disposable {
     readonly listener: TlsListener,
     readonly messageListener: TlsListener | undefined,
     readonly metricsPort: MetricsPort | undefined,
-    /** Of the connection manager. */
-    readonly managed: ManagedServer | undefined,
   ) {}
 
   /** @throws VerbsealError when one of them cannot be had */
@@ -58,11 +53,8 @@ export class ServerPorts implements Disposable {
       listen({ ...tlsOptions, ...options.messagesListen, protocols: [] }, backend);
     building.defer(() => messageListener?.close());
     const metricsPort = await MetricsPort.open(options, building);
-    const managed = options.connect === "cm"
-      ? building.use(new ManagedServer(options.cmPort))
-      : undefined;
     const open = building.move();
-    return new ServerPorts(open, backend, listener, messageListener, metricsPort, managed);
+    return new ServerPorts(open, backend, listener, messageListener, metricsPort);
   }
 
   /** Those by which clients come. */

@@ -73,6 +73,8 @@ export interface SessionSealOptions {
   readonly fail: (error: IntegrityError) => void;
   /** Others than the construction's are for tests; both sides must have the same. */
   readonly limits?: KeyLimits;
+  /** Told of the milliseconds that a large record took, which are those of files and memory. */
+  readonly worked?: (milliseconds: number) => void;
 }
 
 /** The sealing of one epoch: makes the channels. Dispose it to wipe the keys that they are made of. */
@@ -103,7 +105,7 @@ export class SessionSeal implements Disposable {
     }
     this.#used[channel] = transfer;
     const { own, peer } = this.#keys;
-    const { side, fail } = this.#options;
+    const { side, fail, worked } = this.#options;
     const other = side === "client" ? "server" : "client";
     const number = channels[channel];
     const info = channelInfo(number, transfer);
@@ -111,6 +113,7 @@ export class SessionSeal implements Disposable {
       this.#lane(side, number, deriveKey(own, info)),
       this.#lane(other, number, deriveKey(peer, info)),
       fail,
+      channel === "messages" ? undefined : worked,
     );
   }
 
@@ -147,11 +150,15 @@ function outsideOfHeap(key: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** Seals what one side of a channel sends, and opens what the other side sent, in order. */
 export class RecordSeal implements Disposable {
-  /** @param fail ends the session */
+  /**
+   * @param fail ends the session
+   * @param worked told of the milliseconds that each record took
+   */
   constructor(
     private readonly own: RecordLane,
     private readonly peer: RecordLane,
     private readonly fail: (error: IntegrityError) => void,
+    private readonly worked?: (milliseconds: number) => void,
   ) {}
 
   /**
@@ -169,11 +176,13 @@ export class RecordSeal implements Disposable {
     targetAt: number,
     offset: number,
   ): void {
+    const started = this.worked ? performance.now() : 0;
     checkRange(source, at, length);
     checkRange(target, targetAt, length + RECORD_OVERHEAD);
     putSequence(target.bytes, targetAt, this.own.sequence);
     const cipher = this.own.next(offset, length);
     cipher.seal(source, at, length, target, targetAt + SEQUENCE_BYTES);
+    this.worked?.(performance.now() - started);
   }
 
   /**
@@ -193,6 +202,7 @@ export class RecordSeal implements Disposable {
     targetAt: number,
     offset: number,
   ): void {
+    const started = this.worked ? performance.now() : 0;
     const { sequence } = this.peer;
     // What came may be shorter than any record.
     if (length < 0) throw this.#failed(forged(sequence));
@@ -204,6 +214,7 @@ export class RecordSeal implements Disposable {
     if (!cipher.open(source, at + SEQUENCE_BYTES, length, target, targetAt)) {
       throw this.#failed(forged(sequence));
     }
+    this.worked?.(performance.now() - started);
   }
 
   [Symbol.dispose](): void {

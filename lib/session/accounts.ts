@@ -23,13 +23,13 @@ export class Accounts<Account> {
     const account = this.#accounts.get(name) ?? this.open();
     this.#accounts.delete(name);
     this.#accounts.set(name, account);
-    if (this.#accounts.size > MOST) this.#forgetOne();
+    if (this.#accounts.size > MOST) this.#forgetOne(account);
     return account;
   }
 
-  #forgetOne(): void {
+  #forgetOne(used: Account): void {
     for (const [name, account] of this.#accounts) {
-      if (!this.isIdle(account)) continue;
+      if (account === used || !this.isIdle(account)) continue;
       this.#accounts.delete(name);
       return;
     }

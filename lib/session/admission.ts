@@ -1,5 +1,5 @@
 import ipaddr from "ipaddr.js";
-import { LimitError, limitNames } from "../errors.ts";
+import { LimitError } from "../errors.ts";
 import { Accounts } from "./accounts.ts";
 import { ClientRates } from "./client_rates.ts";
 import { CountedReports } from "./counted_reports.ts";
@@ -75,6 +75,8 @@ export class Admission {
   readonly reports: CountedReports;
   /** Control frames of sessions. */
   readonly frameRates: ClientRates;
+  /** Queue pairs of sessions that are replaced. */
+  readonly replacementRates: ClientRates;
   /** Fragments of messages of plain TLS clients. */
   readonly messageRates: ClientRates;
   /** By address. */
@@ -93,7 +95,7 @@ export class Admission {
     private readonly limits: Limits,
     private readonly now: () => number = () => performance.now(),
   ) {
-    this.reports = new CountedReports(limitNames, now);
+    this.reports = new CountedReports(now);
     this.#accounts = new Accounts(
       () => ({
         sessions: 0,
@@ -107,6 +109,7 @@ export class Admission {
       ({ sessions, messageClients, handshakes }) => sessions + messageClients + handshakes === 0,
     );
     this.frameRates = new ClientRates(FRAME_SHARE * limits.framesPerSecond, now);
+    this.replacementRates = new ClientRates(limits.sessionsPerSecond, now);
     this.messageRates = new ClientRates(limits.messagesPerSecond, now);
   }
 
@@ -168,8 +171,7 @@ export class Admission {
   }
 
   /**
-   * A client is to have a session, or another queue pair, which costs much to begin: one of an address
-   * that begins many waits.
+   * A client is to have a session, which costs much to begin: one of an address that begins many waits.
    *
    * @returns milliseconds until then
    * @throws LimitError when that takes more than half the time of an exchange; it is as if nobody had come
@@ -185,7 +187,7 @@ export class Admission {
     if (due - now > handshakeSeconds * 1000 / 2) {
       throw new LimitError(
         "session_rate",
-        `this address begins more than ${sessionsPerSecond} sessions or queue pairs a second`,
+        `this address begins more than ${sessionsPerSecond} sessions a second`,
         "try again later",
       );
     }

@@ -1,15 +1,19 @@
-import { setImmediate } from "node:timers";
+import { afterRound } from "../rdma/breather.ts";
+import { Accounts } from "./accounts.ts";
 
 /** Milliseconds of a thread that all sessions of a client have together in a round. */
 const SLICE = 0.5;
+
+/** What a client owes at most, in milliseconds: a pause of the whole thread is not its doing. */
+const MOST_OWED = 20;
 
 /** One client at a thread. */
 interface Client {
   sessions: number;
   /** Milliseconds that it has had of this round, and owes of earlier ones: a session's work is not cut short. */
   had: number;
-  /** Its sessions that wait, the first one first. */
-  readonly waiting: (() => void)[];
+  /** What lets its sessions go on that wait, the first one first. */
+  waiting: { readonly session: SessionTurns; readonly wake: () => void }[];
 }
 
 /**
@@ -17,45 +21,36 @@ interface Client {
  * each other. A round is one of the thread's event loop, in which whatever is ready has its turn.
  */
 export class ClientTurns {
-  readonly #clients = new Map<string, Client>();
+  readonly #clients = new Accounts<Client>(
+    () => ({ sessions: 0, had: 0, waiting: [] }),
+    ({ sessions }) => sessions === 0,
+  );
   /** Those of whom a session waits. */
   readonly #waiting = new Set<Client>();
 
-  /** @param afterRound calls back when all has had its turn that is ready now */
-  constructor(
-    private readonly afterRound: (callback: () => void) => unknown = setImmediate,
-  ) {}
+  /** @param next calls back when all has had its turn that is ready now */
+  constructor(private readonly next: (callback: () => void) => void = afterRound) {}
 
   /** A session of a client begins; disposing it ends it. */
   join(name: string): SessionTurns {
-    const client = this.#clients.get(name) ?? { sessions: 0, had: 0, waiting: [] };
-    this.#clients.set(name, client);
+    const client = this.#clients.use(name);
     client.sessions += 1;
-    return new SessionTurns(client, this, () => {
-      client.sessions -= 1;
-      if (client.sessions === 0) this.#clients.delete(name);
-    });
+    return new SessionTurns(client, (session) => this.#wait(client, session));
   }
 
-  /** Whether there is one client, who takes no other's time. */
-  get hasOne(): boolean {
-    return this.#clients.size === 1;
-  }
-
-  /** Resolves in this client's turn in a later round. */
-  wait(client: Client): Promise<void> {
-    if (this.#waiting.size === 0) this.afterRound(this.#nextRound);
+  #wait(client: Client, session: SessionTurns): Promise<void> {
+    if (this.#waiting.size === 0) this.next(this.#nextRound);
     this.#waiting.add(client);
-    return new Promise((resolve) => client.waiting.push(resolve));
+    return new Promise((wake) => client.waiting.push({ session, wake }));
   }
 
   #nextRound = () => {
     for (const client of this.#waiting) {
       client.had = Math.max(0, client.had - SLICE);
-      if (wakeNext(client)) continue;
+      wakeNext(client);
       if (client.waiting.length === 0) this.#waiting.delete(client);
     }
-    if (this.#waiting.size > 0) this.afterRound(this.#nextRound);
+    if (this.#waiting.size > 0) this.next(this.#nextRound);
   };
 }
 
@@ -65,36 +60,40 @@ export class SessionTurns implements Disposable {
 
   constructor(
     private readonly client: Client,
-    private readonly turns: ClientTurns,
-    private readonly end: () => void,
+    private readonly wait: (session: SessionTurns) => Promise<void>,
   ) {}
 
   /** Resolves when it may work: at once, unless all sessions of the client have had their time. */
   async turn(): Promise<void> {
-    if (this.mustWait) await this.turns.wait(this.client);
+    if (this.mustWait) await this.wait(this);
   }
 
-  /** Whether {@linkcode turn} would not resolve at once. */
+  /** Whether {@linkcode turn} would not resolve at once; never when it has ended. */
   get mustWait(): boolean {
-    return this.client.had >= SLICE || this.client.waiting.length > 0;
+    const { had, waiting } = this.client;
+    return !this.#ended && (had >= SLICE || waiting.length > 0);
   }
 
   /** It has worked for so many milliseconds; another session of its client may follow. */
   worked(milliseconds: number): void {
-    const { client } = this;
-    client.had = this.turns.hasOne ? 0 : client.had + milliseconds;
-    wakeNext(client);
+    this.client.had = Math.min(MOST_OWED, this.client.had + milliseconds);
+    wakeNext(this.client);
   }
 
+  /** What waits of it goes on at once, to end. */
   [Symbol.dispose](): void {
-    if (!this.#ended) this.end();
+    if (this.#ended) return;
     this.#ended = true;
+    const { client } = this;
+    client.sessions -= 1;
+    for (const { wake } of client.waiting.filter(({ session }) => session === this)) wake();
+    client.waiting = client.waiting.filter(({ session }) => session !== this);
+    // It may have been its turn, and it uses none.
+    wakeNext(client);
   }
 }
 
 /** Lets the session work that has waited the longest, if there is one and time left for it. */
-function wakeNext({ had, waiting }: Client): boolean {
-  if (had >= SLICE || waiting.length === 0) return false;
-  waiting.shift()!();
-  return true;
+function wakeNext({ had, waiting }: Client): void {
+  if (had < SLICE) waiting.shift()?.wake();
 }

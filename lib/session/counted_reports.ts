@@ -11,16 +11,8 @@ export type Omitted = { readonly omitted?: number };
 export class CountedReports {
   readonly #kinds = new Map<string, { count: number; omitted: number; lines: TokenBucket }>();
 
-  /**
-   * @param codes that are among {@linkcode counts} before there was any
-   * @param now milliseconds, never backwards
-   */
-  constructor(
-    codes: readonly string[] = [],
-    private readonly now: () => number = () => performance.now(),
-  ) {
-    for (const code of codes) this.#of(code);
-  }
+  /** @param now milliseconds, never backwards */
+  constructor(private readonly now: () => number = () => performance.now()) {}
 
   /** All there were, by code. */
   get counts(): Record<string, number> {

@@ -24,10 +24,11 @@ export interface Limits {
    */
   readonly connectionsPerSecond: number;
   /**
-   * Sessions that one address begins a second, or queue pairs of its sessions that are replaced; a
-   * quarter of {@linkcode handshakes} may come at once before, and those beyond wait for their turn,
-   * at most half of {@linkcode handshakeSeconds}. 20: to bring a session up and down takes the control
-   * thread and a worker some seven milliseconds, so that one address can take a seventh of a core.
+   * Sessions that one address begins a second; a quarter of {@linkcode handshakes} may come at once
+   * before, and those beyond wait for their turn, at most half of {@linkcode handshakeSeconds}. 20:
+   * to bring one up and down takes the control thread and a worker some seven milliseconds, so that
+   * one address can take a seventh of a core. As many queue pairs of all sessions of a client are
+   * replaced a second, which costs as much; those beyond wait as long, and are not refused.
    */
   readonly sessionsPerSecond: number;
   /**

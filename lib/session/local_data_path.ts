@@ -114,6 +114,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     this.#fail = (error) => {
       failure.resolve(error);
       this.#ending.abort(error);
+      this.#turns[Symbol.dispose]();
     };
     this.#device = device;
     this.#options = options;
@@ -210,7 +211,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     if (order.seal) {
       const { side } = this.#options;
       const limits = this.#sealLimits;
-      this.#seal = stack.use(new SessionSeal(order.seal, { side, fail: this.#fail, limits }));
+      this.#seal = stack.use(
+        new SessionSeal(order.seal, { side, fail: this.#fail, limits, worked: this.#worked }),
+      );
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
     await bringUp(queuePair, this.#options.port, order, () => messenger.postReceives());
@@ -234,10 +237,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     }
     await this.#turns.turn();
     this.signal.throwIfAborted();
-    const started = performance.now();
-    const answer = running.request(body);
-    this.#turns.worked(performance.now() - started);
-    return await answer;
+    return await running.request(body);
   }
 
   close(reason?: string): Promise<FinalState> {
@@ -259,10 +259,13 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     length?: number,
   ): MemoryRegion {
     const { protectionDomain } = this.#allocated();
-    return this.#registered.count(
+    const started = performance.now();
+    const region = this.#registered.count(
       length ?? memory.length - (offset ?? 0),
       () => protectionDomain.registerMemory(memory, access, offset, length),
     );
+    this.#worked(performance.now() - started);
+    return region;
   }
 
   async grantTurn(): Promise<void> {
@@ -272,11 +275,14 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {
     const { protectionDomain, transfers } = this.#allocated();
     const range = { memory, offset, length };
+    const started = performance.now();
     const counted = this.#registered.reserve(length);
     const { allocateMemoryWindow } = protectionDomain;
-    return allocateMemoryWindow && this.#device.guardsMemoryWindows
+    const lent = allocateMemoryWindow && this.#device.guardsMemoryWindows
       ? new WindowedBuffer(protectionDomain, allocateMemoryWindow, transfers, range, counted)
       : new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
+    this.#worked(performance.now() - started);
+    return lent;
   }
 
   transfer(
@@ -288,6 +294,9 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   ): Promise<void> {
     return this.#allocated().transfers.start(opcode, local, localOffset, length, remote);
   }
+
+  /** Of what services do, beside the completions that they wait for. */
+  #worked = (milliseconds: number) => this.#turns.worked(milliseconds);
 
   #allocated(): Resources {
     this.signal.throwIfAborted();
@@ -304,7 +313,6 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
         if (this.signal.aborted) break;
         const started = performance.now();
         for (let index = 0; index < count; index++) this.#complete(queue.completions, index);
-        await undefined; // services that awaited one of them go on
         this.#turns.worked(performance.now() - started);
         if (breather.due()) await breather.breathe();
       }
@@ -398,7 +406,6 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   async #close(why: VerbsealError): Promise<FinalState> {
     // Whoever waits for the peer, prove() for one, waits no more.
     this.#fail(why);
-    using _turns = this.#turns;
     return {
       queuePair: this.#resources && await this.#free(this.#resources),
       usage: this.usage, // of services that have ended

@@ -1,5 +1,6 @@
 import process from "node:process";
 import { Counter, Gauge, Registry } from "prom-client";
+import { limitNames } from "../errors.ts";
 import type { PortErrors } from "../rdma/device.ts";
 import type { Audit, AuditEntry } from "../security/audit.ts";
 import type { HandshakeCounts } from "../tls/connection.ts";
@@ -19,10 +20,11 @@ export interface MetricSources {
 }
 
 /** There from the start, as 0: an alert on growth does not see a series that begins with 1. */
-const INTEGRITY_FAILURES = [
+const LIMITS = zeros(limitNames);
+const INTEGRITY_FAILURES = zeros([
   ...["record_forged", "record_replayed", "record_out_of_order"],
   ...["proof", "join_token", "psn_not_as_agreed"],
-];
+]);
 const TRANSPORTS = ["rdma", "ktls", "tls"];
 const RECOVERED = ["queue_pair", "transfer"];
 
@@ -160,7 +162,7 @@ export class ServerMetrics implements Audit {
         return this.#accepted.inc({ transport: fields["transport"] ? field("transport") : "tls" });
       case "refused":
         // Of these few get an entry; they are counted where limits are.
-        if (field("reason") in this.admission.reports.counts) return;
+        if (field("reason") in LIMITS) return;
         return this.#refused.inc({ reason: field("reason") });
       case "ended":
         return this.#ended.inc({ reason: field("reason") });
@@ -179,9 +181,8 @@ export class ServerMetrics implements Audit {
     this.#handshakes.set(admission.handshakes);
     this.#registered.set(admission.registeredBytes);
     this.#auditFailing.set(Number(this.failing));
-    take(this.#limits, "limit", admission.reports.counts);
-    const none = INTEGRITY_FAILURES.map((reason) => [reason, 0] as const);
-    take(this.#integrity, "reason", { ...Object.fromEntries(none), ...integrityFailures() });
+    take(this.#limits, "limit", { ...LIMITS, ...admission.reports.counts });
+    take(this.#integrity, "reason", { ...INTEGRITY_FAILURES, ...integrityFailures() });
     this.#tlsHandshakes.reset();
     for (const counts of tlsHandshakes()) {
       for (const [kind, count] of Object.entries(counts ?? {})) {
@@ -254,6 +255,10 @@ export class ServerMetrics implements Audit {
   #counter(name: string, help: string, ...labelNames: string[]): Counter {
     return new Counter({ name: `verbseal_${name}`, help, labelNames, registers: [this.#registry] });
   }
+}
+
+function zeros(names: readonly string[]): Readonly<Record<string, number>> {
+  return Object.fromEntries(names.map((name) => [name, 0]));
 }
 
 /** Sets a metric to what others have counted. */

@@ -273,7 +273,7 @@ export class ServerSession {
         },
         replacementSeconds: handshakeSeconds,
         replacementsPerMinute: this.#context.limits.requeuesPerMinute,
-        replacementTurn: (signal) => this.#awaitTurn("queue pair's replacement delayed", signal),
+        replacementTurn: (signal) => this.#awaitReplacement(signal),
       });
       return this.#path.agreed;
     } catch (error) {
@@ -304,7 +304,7 @@ export class ServerSession {
     const choices = transport === "rdma"
       ? this.#chooseQueuePair(offers, services, localAddress)
       : { transport, services };
-    await this.#awaitSessionTurn();
+    await this.#awaitTurn();
     this.#admitted.use(admission.session(this.#incoming.peerAddress.hostname, {
       quota: this.#client.quota(limits.clientsPerIdentity),
       registeredBytes: MESSAGE_BYTES + this.#registeredBytes,
@@ -322,24 +322,26 @@ export class ServerSession {
     };
   }
 
-  async #awaitSessionTurn(): Promise<void> {
+  async #awaitTurn(): Promise<void> {
+    const { hostname } = this.#incoming.peerAddress;
+    const milliseconds = this.#context.admission.sessionDelay(hostname);
+    if (milliseconds === 0) return;
+    this.#limited("session delayed", "session_rate", "slowed");
     const connection = this.#connection!;
     const gone = new AbortController();
     // Its place among those who have not finished the exchange is given back at once.
     connection.ended.then(async () => gone.abort(await hungUp(connection)));
-    await this.#awaitTurn(
-      "session delayed",
-      AbortSignal.any([this.#cutting.signal, gone.signal]),
-    );
+    await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
   }
 
-  /** Waits until this address may begin another session, or have another queue pair, which costs as much. */
-  async #awaitTurn(message: string, signal: AbortSignal): Promise<void> {
-    const { hostname } = this.#incoming.peerAddress;
-    const milliseconds = this.#context.admission.sessionDelay(hostname);
-    if (milliseconds === 0) return;
-    this.#limited(message, "session_rate", "slowed");
-    await delay(milliseconds, { signal });
+  /** Waits until the client may have another queue pair; not so long that its session would be lost. */
+  async #awaitReplacement(signal: AbortSignal): Promise<void> {
+    using client = this.#context.admission.replacementRates.join(this.#owner);
+    const { rate } = client;
+    if (rate.spend()) return;
+    this.#limited("queue pair's replacement delayed", "requeues", "slowed");
+    const most = this.#context.limits.handshakeSeconds * 1000 / 2;
+    await delay(Math.min(rate.wait, most), { signal });
   }
 
   /** The client's choice, unless there is no RDMA device and the policy prefers another. */

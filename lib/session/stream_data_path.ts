@@ -108,6 +108,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       const known = asVerbsealError("data_path", error);
       failure.resolve(known);
       this.#ending.abort(known);
+      this.#turns[Symbol.dispose]();
     };
     this.permissions = options.permissions ?? unrestricted.permissions;
     this.#grants = options.limits &&
@@ -135,6 +136,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   async use(connection: DataStream): Promise<KernelTls> {
+    connection.onWorked = (milliseconds) => this.#turns.worked(milliseconds);
     const stream = new LimitedStream(connection, this.#rekeyBytes);
     this.#open.add(stream);
     if (this.signal.aborted) {
@@ -151,12 +153,14 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return this.#stream!.due;
   }
 
-  request(service: Service, body: unknown): Promise<unknown> {
+  async request(service: Service, body: unknown): Promise<unknown> {
     const running = this.#running?.services.get(service);
     if (!running?.request) {
       throw new ProtocolError("service", `there is no service ${service} in this session`);
     }
-    return running.request(body);
+    await this.#turns.turn();
+    this.signal.throwIfAborted();
+    return await running.request(body);
   }
 
   close(reason?: string): Promise<FinalState> {
@@ -263,7 +267,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
 
   #begin(stream: LimitedStream): void {
     this.#stream = stream;
-    const writer = new StreamWriter(stream, this.#fail);
+    const writer = new StreamWriter(stream, this.#turns, this.#fail);
     const transfers = new StreamTransfers(this.#memory, writer);
     const services = new Map<Service, SessionService>();
     const reading = Promise.resolve().then(() => this.#read(stream)).catch(this.#fail);
@@ -300,14 +304,13 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     const parser = new FrameParser(this.#options.messageBytes, this);
     const breather = new Breather();
     while (!this.signal.aborted) {
+      if (this.#turns.mustWait) await this.#turns.turn();
       const count = await stream.read(buffer);
       if (this.signal.aborted) return false;
       if (count === null) {
         this.#endOf(stream, parser);
         return false;
       }
-      if (this.#turns.mustWait) await this.#turns.turn();
-      if (this.signal.aborted) return false;
       const started = performance.now();
       parser.push(buffer.subarray(0, count));
       this.#turns.worked(performance.now() - started);
@@ -355,7 +358,6 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   }
 
   async #close(why: VerbsealError): Promise<FinalState> {
-    using _turns = this.#turns;
     const failed = this.signal.aborted;
     this.#fail(why);
     clearTimeout(this.#farewell);

@@ -1,5 +1,6 @@
 import { VerbsealError } from "../errors.ts";
 import type { DataStream } from "../tls/connection.ts";
+import type { SessionTurns } from "./client_turns.ts";
 import type { FileRange } from "./service.ts";
 import { FrameType, HEADER_BYTES, SEGMENT_BYTES, writeHeader } from "./stream_frames.ts";
 
@@ -47,8 +48,15 @@ export class StreamWriter {
   #active = false;
   #ended = false;
 
-  /** @param fail is told, once, when the connection no longer takes what is written */
-  constructor(stream: DataStream, fail: (error: unknown) => void) {
+  /**
+   * @param turns of the session: whatever is written waits for its turn
+   * @param fail is told, once, when the connection no longer takes what is written
+   */
+  constructor(
+    stream: DataStream,
+    private readonly turns: SessionTurns,
+    fail: (error: unknown) => void,
+  ) {
     this.#stream = stream;
     this.#fail = fail;
   }
@@ -115,6 +123,7 @@ export class StreamWriter {
     // What is sent in one go gathers first.
     await Promise.resolve();
     while (!this.#ended) {
+      if (this.turns.mustWait) await this.turns.turn();
       if (this.#next) await this.#switch(this.#next);
       if (this.#ready.length === 0) this.#seal();
       const messages = this.#ready.shift();

@@ -75,6 +75,8 @@ export function kernelText({ send, receive }: KernelTls): string {
 /** A TLS connection for bulk data. */
 export interface DataStream extends Pick<TlsConnection, "read" | "write" | "close" | "abort"> {
   readonly kernel: KernelTls;
+  /** Told of the milliseconds for which this thread was busy with it, each time. */
+  onWorked?: ((milliseconds: number) => void) | undefined;
 
   /**
    * Sends part of a file after all that was written before; nothing must be written meanwhile. What

@@ -59,6 +59,8 @@ export class CallFailure {
 
 /** An SSL on a non-blocking socket, owned together: both end when it is disposed, once. */
 export class TlsSocket implements Disposable {
+  /** Told of the milliseconds that each call took. */
+  onWorked: DataStream["onWorked"];
   #ended = false;
   #draining = false;
 
@@ -113,7 +115,10 @@ export class TlsSocket implements Disposable {
       if (isTurnOver()) await giveWay();
       if (this.#ended || this.#draining) return undefined;
       clearErrors();
+      const { onWorked } = this;
+      const started = onWorked ? performance.now() : 0;
       const result = call();
+      onWorked?.(performance.now() - started);
       if (result > 0) return result;
       await this.#wait(result, whenReadable);
     }
@@ -234,6 +239,10 @@ export class OpensslConnection implements TlsConnection, DataStream {
   detach(): DetachedConnection {
     const { side, localAddress, peerAddress } = this;
     return { ...this.#socket.detach(), side, localAddress, peerAddress };
+  }
+
+  set onWorked(worked: DataStream["onWorked"]) {
+    this.#socket.onWorked = worked;
   }
 
   get kernel(): KernelTls {

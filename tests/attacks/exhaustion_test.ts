@@ -353,10 +353,10 @@ attackTest<(now: () => number) => CountedReports>({
   attack: "fills the log by one fatal asynchronous event after the other",
   countermeasure:
     "events are taken at once and counted; few get a line, which says how many did not",
-  against: (now) => new CountedReports([], now),
+  against: (now) => new CountedReports(now),
   without: {
     instead: "a log with a line for each event",
-    against: (now) => new UnlimitedReports([], now),
+    against: (now) => new UnlimitedReports(now),
   },
   async mount(reports) {
     let milliseconds = 0; // the flood is as fast as can be, on any machine

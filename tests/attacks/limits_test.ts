@@ -2,7 +2,7 @@
 import { RefusedError } from "../../lib/errors.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { Admission } from "../../lib/session/admission.ts";
-import type { ClientRates } from "../../lib/session/client_rates.ts";
+import { ClientRates } from "../../lib/session/client_rates.ts";
 import { ClientTurns } from "../../lib/session/client_turns.ts";
 import { defaultLimits, type Limits } from "../../lib/session/limits.ts";
 import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
@@ -135,26 +135,28 @@ attackTest<SystemOptions>({
   },
 });
 
-/** Sessions and replacements of queue pairs a second; of so many a quarter of all handshakes come at once. */
-const TURNS_A_SECOND = 4;
-const TURNS = { sessionsPerSecond: TURNS_A_SECOND, handshakes: 16 };
-/** Of each of four sessions; with the limit all together take four seconds. */
+/** Queue pairs that a client may have replaced a second; of so many two seconds' come at once. */
+const REPLACED_A_SECOND = 4;
+/** Of each of four sessions; with the limit all together take two seconds and more. */
 const REPLACEMENTS = 4;
+
+/** Milliseconds: less than they take with the limit. */
+const REPLACED_AT_ONCE = 1500;
+
+const replacementLimits = { sessionsPerSecond: REPLACED_A_SECOND };
 
 attackTest<SystemOptions>({
   rows: ["6.4.4"],
   attack: "has its queue pairs replaced again and again, in many sessions",
-  countermeasure:
-    "replacing a queue pair takes a turn as beginning a session does, and an address " +
-    "has so many a second",
+  countermeasure: "all sessions of a client share a rate",
   provider: "roce",
-  against: { limits: TURNS },
+  against: { limits: replacementLimits },
   without: {
-    instead: "turns that come at once",
+    instead: "a rate that nobody reaches",
     against: {
-      limits: TURNS,
-      admission: Object.assign(new Admission({ ...defaultLimits, ...TURNS }), {
-        sessionDelay: () => 0,
+      limits: replacementLimits,
+      admission: Object.assign(new Admission({ ...defaultLimits, ...replacementLimits }), {
+        replacementRates: new ClientRates(Infinity),
       }),
     },
   },
@@ -171,7 +173,7 @@ attackTest<SystemOptions>({
         await attacker.hear("READY");
       }
     }));
-    return performance.now() - started < AT_ONCE;
+    return performance.now() - started < REPLACED_AT_ONCE;
   },
 });
 

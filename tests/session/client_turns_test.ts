@@ -51,7 +51,6 @@ Deno.test("thirty sessions of a client have as much of a thread as the one of an
 
 Deno.test("sessions of a client follow each other", async () => {
   const scene = new Scene();
-  scene.turns.join("another");
   const names = ["a", "b", "c"];
   for (const name of names) void scene.flood(scene.turns.join("many"), name, 1);
   await settled();
@@ -62,7 +61,6 @@ Deno.test("sessions of a client follow each other", async () => {
 
 Deno.test("who has worked for longer than its time sits out the rounds that it is worth", async () => {
   const scene = new Scene();
-  scene.turns.join("another");
   const session = scene.turns.join("one");
   session.worked(2.4);
   let resumed = false;
@@ -75,44 +73,50 @@ Deno.test("who has worked for longer than its time sits out the rounds that it i
   await turn;
 });
 
-Deno.test("who is alone at a thread never waits, and owes nothing to who comes later", () => {
-  const scene = new Scene();
-  const session = scene.turns.join("one");
-  session.worked(1000);
-  assert(!session.mustWait);
-  using _other = scene.turns.join("another");
-  assert(!session.mustWait);
-  assertEquals(scene.rounds, 0);
+Deno.test("who leaves and comes again owes what it owed", () => {
+  const { turns } = new Scene();
+  {
+    using session = turns.join("one");
+    session.worked(1);
+  }
+  assert(turns.join("one").mustWait);
 });
 
-Deno.test("a client whose sessions have ended is no other one any more", () => {
+Deno.test("a pause of the thread, which is taken for work, is owed for a moment only", async () => {
   const scene = new Scene();
   const session = scene.turns.join("one");
-  const other = scene.turns.join("another");
-  session.worked(1000);
-  assert(session.mustWait);
-  other[Symbol.dispose]();
-  other[Symbol.dispose]();
-  session.worked(1);
-  assert(!session.mustWait);
+  session.worked(60_000);
+  const turn = session.turn();
+  for (let round = 0; round < 40; round++) await scene.round();
+  await turn;
 });
 
-Deno.test("a session that ends as its turn comes keeps no other from having one", async () => {
+Deno.test("a session that ends waits no more, and another has its turn", async () => {
   const scene = new Scene();
-  scene.turns.join("another");
+  const [first, second] = [scene.turns.join("one"), scene.turns.join("one")];
+  first.worked(0.6);
+  const turns = [first.turn(), second.turn()];
+  first[Symbol.dispose]();
+  await turns[0];
+  assert(!first.mustWait);
+  await scene.round();
+  await turns[1];
+});
+
+Deno.test("a session that ends as its turn comes leaves it to another", async () => {
+  const scene = new Scene();
   const [first, second] = [scene.turns.join("one"), scene.turns.join("one")];
   first.worked(0.6);
   const turns = [first.turn(), second.turn()];
   await scene.round();
   await turns[0];
-  first[Symbol.dispose](); // and does not say that it has worked
-  await scene.round();
+  first[Symbol.dispose]();
   await turns[1];
+  assertEquals(scene.rounds, 1);
 });
 
 Deno.test("there are no rounds when nobody waits", async () => {
   const scene = new Scene();
-  scene.turns.join("another");
   const session = scene.turns.join("one");
   session.worked(0.6);
   const turn = session.turn();

@@ -4,7 +4,7 @@ import { CountedReports } from "../../lib/session/counted_reports.ts";
 /** Reports with a clock that stands still until it is set. */
 function counted() {
   const clock = { milliseconds: 0 };
-  return { reports: new CountedReports([], () => clock.milliseconds), clock };
+  return { reports: new CountedReports(() => clock.milliseconds), clock };
 }
 
 function lines(reports: CountedReports, code: string, count: number): number {
