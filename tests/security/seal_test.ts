@@ -37,6 +37,21 @@ const vectors = {
   },
 } as const;
 
+Deno.test("what records of files and memory take is told, and of messages, which are small, nothing", () => {
+  const took: number[] = [];
+  const worked = (milliseconds: number) => took.push(milliseconds);
+  using seal = new SessionSeal(clientKeys(), { side: "client", fail: () => {}, worked });
+  using message = seal.channel("messages");
+  sealed(message, text);
+  assertEquals(took, []);
+  using chunk = seal.channel("files", 1);
+  sealed(chunk, new Uint8Array(2 ** 18));
+  using other = new SessionSeal(serverKeys(), { side: "server", fail: () => {}, worked });
+  using memory = other.channel("memory", 1);
+  sealed(memory, text);
+  assertEquals(took.map((milliseconds) => milliseconds > 0), [true, true]);
+});
+
 for (const cipher of ciphers) {
   Deno.test(`records of ${cipher} are those of the known answers`, () => {
     const fail = () => {};

@@ -16,7 +16,9 @@ import type { DataPathOptions } from "../../lib/session/data_path.ts";
 import { defaultLimits, type SessionLimits } from "../../lib/session/limits.ts";
 import type { ServiceAccess, ServiceDefinition } from "../../lib/session/service.ts";
 import { TRANSFERS } from "../../lib/session/transfers.ts";
-import { StreamDataPath } from "../../lib/session/stream_data_path.ts";
+import { StreamDataPath, type StreamPathParts } from "../../lib/session/stream_data_path.ts";
+import { ClientTurns } from "../../lib/session/client_turns.ts";
+import { afterRound } from "../../lib/rdma/breather.ts";
 import {
   type FrameHeader,
   FrameType,
@@ -59,15 +61,19 @@ class Scene implements AsyncDisposable {
   } as unknown as ClientSession;
   readonly #pairs: AsyncDisposable[] = [];
 
-  private constructor(limits: Partial<SessionLimits>) {
+  private constructor(limits: Partial<SessionLimits>, parts: StreamPathParts) {
     this.server = new StreamDataPath(
       { ...options("server"), limits: { ...defaultLimits, ...limits } },
       [messageService, memoryService(LENT_BYTES), fileService(this.#root)],
+      parts,
     );
   }
 
-  static async create(limits: Partial<SessionLimits> = {}): Promise<Scene> {
-    const scene = new Scene(limits);
+  static async create(
+    limits: Partial<SessionLimits> = {},
+    parts: StreamPathParts = {},
+  ): Promise<Scene> {
+    const scene = new Scene(limits, parts);
     await scene.connect();
     return scene;
   }
@@ -146,6 +152,36 @@ Deno.test("a session that ends leaves nobody waiting", async () => {
   await ended;
   assertEquals((await deadline(scene.server.failure, 3000)).code, "hung_up");
   await scene[Symbol.asyncDispose]();
+});
+
+Deno.test("a client that has had its time of the thread is answered in a later round", async () => {
+  let held: (() => void)[] | undefined;
+  const turns = new ClientTurns((callback) => held ? held.push(callback) : afterRound(callback));
+  await using scene = await Scene.create({}, { turns });
+  const [body, nobody] = [new Uint8Array(1), ""];
+  await scene.messages.ask("ECHO", body);
+  held = [];
+  turns.join(nobody).worked(10); // in another session of the same client
+  let answered = false;
+  const asked = scene.messages.ask("ECHO", body).then(() => answered = true);
+  for (let round = 0; round < 1000; round++) await new Promise<void>(afterRound);
+  assert(!answered);
+  const ended = held;
+  held = undefined;
+  for (const callback of ended) callback();
+  await asked;
+});
+
+Deno.test("a data connection tells how long it has kept its thread busy", async () => {
+  await using pair = await dataPair();
+  const [written, read]: [number[], number[]] = [[], []];
+  pair.near.onWorked = (milliseconds) => written.push(milliseconds);
+  pair.far.onWorked = (milliseconds) => read.push(milliseconds);
+  await pair.near.write(new Uint8Array(2 ** 18));
+  await pair.far.read(new Uint8Array(2 ** 14));
+  for (const times of [written, read]) {
+    assert(times.length > 0 && times.every((milliseconds) => milliseconds > 0), `${times}`);
+  }
 });
 
 /** A path of the server, and a peer that says what it likes. */
