@@ -1,5 +1,7 @@
 /** What a client keeps of its bandwidth beside a hostile one, compared with an equally loaded one that means well. */
+import { delay } from "@std/async/delay";
 import { once } from "node:events";
+import { defaultLimits } from "../../lib/session/limits.ts";
 import { startServer } from "../cli/run.ts";
 import { Workspace } from "../program.ts";
 import { provider, rxe } from "../provider.ts";
@@ -9,10 +11,21 @@ import { measureInTurn } from "./in_turn.ts";
 import { linesOf, startProcess } from "./peer.ts";
 import { finish } from "./scp.ts";
 
-const runs = provider === rxe ? 3 : 9;
-const seconds = 2;
+const runs = provider === rxe ? 11 : 15;
 
-/** The server has the first one, and its clients the others, where there are several. */
+/** Seconds of a run, and those before in which a neighbour that has rested spends what it has saved up of its limits. */
+const seconds = provider === rxe ? { measured: 1.5, before: 0.5 } : { measured: 1, before: 0.5 };
+
+/**
+ * Where processors are emulated, they do a thirtieth: of the echoes that are measured 5.5 MB/s, and
+ * 170 on the host. Limits are about what a server's processor can do in a second, and follow it.
+ */
+const slowness = provider === rxe ? 30 : 1;
+
+/**
+ * The server has the first one, the client that is measured the second, and neighbours the last,
+ * which is the second, too, where there are but two.
+ */
 const processors = navigator.hardwareConcurrency;
 
 /** The part that a client keeps at least beside a hostile one of what it has beside one that means well. */
@@ -52,6 +65,11 @@ export interface NeighbourOptions {
   readonly busy: boolean;
 }
 
+/** What a client that runs is told. */
+export type Order =
+  | { readonly what: "work" | "rest" }
+  | { readonly what: "measure"; readonly seconds: number };
+
 const kinds = Object.keys(hostile) as (keyof typeof hostile)[];
 
 /** One figure for each kind of hostile neighbour. */
@@ -62,11 +80,12 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   const workspace = building.use(await Workspace.create());
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
   // A neighbour whom the others leave no processor takes its time to come in.
-  const options = ["--device", provider.device, "--handshake-timeout", "60s"];
+  const options = ["--device", provider.device, "--handshake-timeout", "60s", ...limits()];
   const { port, pid } = building.use(await startServer(workspace.path, options));
   // All run on one machine. What is done for a neighbour, here and there, is not to take what another
-  // client has of its own: so the server has a processor for itself, as if it were a host, and
-  // neighbours take as much of the clients' whether they mean well or not.
+  // client has of its own: so the server has a processor for itself, as if it were a host, and each
+  // client too, where there are three. With two, neighbours take as much of the clients' whether they
+  // mean well or not.
   if (processors > 1) {
     await finish("taskset", ["--all-tasks", "--cpu-list", "--pid", "0", `${pid}`]);
   }
@@ -77,11 +96,17 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
     return Neighbour.start({ load, port, authority, place, busy }, host);
   };
   const honest = building.use(await start("honest", false));
-  const beside = async (load: Load) => {
-    await using _neighbour = await start(load, true);
-    return await honest.measure();
+  await honest.work();
+  const beside = async (neighbour: Neighbour) => {
+    await neighbour.work();
+    await delay(seconds.before * 1000);
+    const rate = await honest.measure();
+    await neighbour.rest();
+    return rate;
   };
+  const other = building.use(await start("honest", true));
   for (const load of kinds) {
+    await using bad = await start(load, true);
     const subject = {
       bench: `${bench}.${load}`,
       size: 32_768,
@@ -93,21 +118,40 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
     yield await measureInTurn({
       subject,
       runs,
-      ours: () => beside(load),
-      theirs: () => beside("honest"),
+      ours: () => beside(bad),
+      theirs: () => beside(other),
     });
   }
+}
+
+/** Rates of a server, and what may come at once, as its processor is. */
+function limits(): string[] {
+  if (slowness === 1) return [];
+  return Object.entries({
+    "frame-rate": defaultLimits.framesPerSecond,
+    "message-rate": defaultLimits.messagesPerSecond,
+    "grant-rate": defaultLimits.grantsPerSecond,
+    "session-rate": defaultLimits.sessionsPerSecond,
+    "connection-rate": defaultLimits.connectionsPerSecond,
+    "max-handshakes": defaultLimits.handshakes,
+  }).flatMap(([name, limit]) => [`--${name}`, `${Math.ceil(limit / slowness)}`]);
 }
 
 function settings(load: keyof typeof hostile): string {
   return `echo of 32 KiB, four at once, of one client beside another of the same server, each a ` +
     `process, the neighbour a busy one, by ${
-      provider === rxe ? "rxe0, on an emulated processor" : "the embedded provider"
-    }; ${
-      processors > 1 ? `the server on one of ${processors} processors, clients on the others; ` : ""
-    }` +
+      provider === rxe
+        ? `rxe0, on emulated processors, and so with limits of 1/${slowness}`
+        : "the embedded provider"
+    }; ${placement()}` +
     `Verbseal: beside ${hostile[load]}; peer: beside a client that does the same as the one ` +
-    `measured; medians of ${runs} runs of ${seconds} s each, in turn`;
+    `measured; medians of ${runs} runs of ${seconds.measured} s each, in turn`;
+}
+
+function placement(): string {
+  if (processors === 1) return "";
+  const clients = processors === 2 ? "both clients on the other" : "each client on another";
+  return `the server on one processor, ${clients}; `;
 }
 
 /** A client in a process of its own. */
@@ -121,7 +165,7 @@ class Neighbour implements AsyncDisposable {
   static async start(options: NeighbourOptions, host?: NetworkNamespace): Promise<Neighbour> {
     const within = [
       ...(host ? ["ip", "netns", "exec", host.name] : []),
-      ...(processors > 1 ? ["taskset", "--cpu-list", `1-${processors - 1}`] : []),
+      ...(processors > 1 ? ["taskset", "--cpu-list", `${options.busy ? processors - 1 : 1}`] : []),
     ];
     const process = startProcess("./neighbour_process.ts", JSON.stringify(options), within);
     const nextLine = linesOf(process.stdout);
@@ -129,12 +173,26 @@ class Neighbour implements AsyncDisposable {
     return new Neighbour(process, nextLine);
   }
 
+  /** It begins, or goes on. */
+  async work(): Promise<void> {
+    await this.#order({ what: "work" });
+  }
+
+  /** Resolves when what it had under way is done. */
+  async rest(): Promise<void> {
+    await this.#order({ what: "rest" });
+  }
+
   /** MB/s of its messages from now on. */
   async measure(): Promise<number> {
-    this.process.stdin.write(`${seconds}\n`);
+    return Number(await this.#order({ what: "measure", seconds: seconds.measured }));
+  }
+
+  async #order(order: Order): Promise<string> {
+    this.process.stdin.write(`${JSON.stringify(order)}\n`);
     const line = await this.nextLine();
-    if (line === undefined) throw new Error("the client that is measured has failed");
-    return Number(line);
+    if (line === undefined) throw new Error("a client has failed");
+    return line;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

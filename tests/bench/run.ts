@@ -52,7 +52,7 @@ function parse(args: string[]) {
   }
 }
 
-/** Runs benches, those for the guest in one guest. */
+/** Runs benches, those for the guest in one guest for as many processors as they take. */
 async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
   await ensurePackages([...new Set(chosen.flatMap(({ needs }) => needs))], { why: "to measure" });
   await fetchModules(
@@ -65,16 +65,20 @@ async function measure(chosen: readonly Bench[]): Promise<Figure[]> {
     for await (const figure of bench.run()) figures.push(figure);
   }
   const others = chosen.filter(({ place }) => place === "guest");
-  return others.length === 0 ? figures : [...figures, ...await measureInGuest(others)];
+  for (const [processors, alike] of Map.groupBy(others, ({ processors = 2 }) => processors)) {
+    figures.push(...await measureInGuest(alike, processors));
+  }
+  return figures;
 }
 
-async function measureInGuest(chosen: readonly Bench[]): Promise<Figure[]> {
+async function measureInGuest(chosen: readonly Bench[], processors: number): Promise<Figure[]> {
   const results = await Deno.makeTempDir({ prefix: "verbseal-bench-" });
   try {
     const names = chosen.map(({ name }) => name).join(" ");
     const { status } = await runInGuest({
       script: `deno run -A --no-check --cached-only ${program} ${names} >/results/figures`,
       directory: root,
+      processors,
       resultDirectory: results,
       timeout,
       onConsole: (text) => writeText(Deno.stderr, text),

@@ -22,6 +22,8 @@ export interface GuestOptions {
   resultDirectory?: string;
   /** Megabytes; 4096 unless told. Three quarters of it are for files the guest writes. */
   memory?: number;
+  /** 2 unless told. */
+  processors?: number;
   /** Seconds until the guest is ended and counts as hung; 300 unless told. */
   timeout?: number;
   /** Whether the guest has the RDMA modules and device; true unless told. */
@@ -139,7 +141,8 @@ function qemuArguments(options: GuestOptions, kernel: GuestKernel, results: stri
   // Commas separate QEMU's sub-options; doubled they stand for themselves.
   const share = results.replaceAll(",", ",,");
   return [
-    ..."-accel tcg,thread=multi -cpu max -smp 2 -no-reboot -nic none".split(" "),
+    ..."-accel tcg,thread=multi -cpu max -no-reboot -nic none".split(" "),
+    ...["-smp", String(options.processors ?? 2)],
     ..."-display none -monitor none -serial stdio".split(" "),
     ...["-m", String(options.memory ?? 4096)],
     ...["-kernel", kernel.image, "-initrd", kernel.initramfs],
