@@ -195,6 +195,11 @@ export class Admission {
     return Math.max(0, due - now);
   }
 
+  /** A client has left before its {@linkcode sessionDelay} was over: the next one need not wait for it. */
+  sessionGivenUp(address: string): void {
+    this.#account(address).sessionDue -= 1000 / this.limits.sessionsPerSecond;
+  }
+
   /**
    * A client has said HELLO and wants a session; nothing has been allocated for it.
    *

@@ -324,14 +324,20 @@ export class ServerSession {
 
   async #awaitTurn(): Promise<void> {
     const { hostname } = this.#incoming.peerAddress;
-    const milliseconds = this.#context.admission.sessionDelay(hostname);
+    const { admission } = this.#context;
+    const milliseconds = admission.sessionDelay(hostname);
     if (milliseconds === 0) return;
     this.#limited("session delayed", "session_rate", "slowed");
     const connection = this.#connection!;
     const gone = new AbortController();
     // Its place among those who have not finished the exchange is given back at once.
     connection.ended.then(async () => gone.abort(await hungUp(connection)));
-    await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
+    try {
+      await delay(milliseconds, { signal: AbortSignal.any([this.#cutting.signal, gone.signal]) });
+    } catch (error) {
+      admission.sessionGivenUp(hostname);
+      throw error;
+    }
   }
 
   /** Waits until the client may have another queue pair; not so long that its session would be lost. */

@@ -120,6 +120,14 @@ Deno.test("a session that would wait too long is refused, and has none behind it
   assertEquals(begin(), 2000);
 });
 
+Deno.test("who leaves before its session begins has no other one wait in its place", () => {
+  const { door } = admission({ sessionsPerSecond: 1, handshakes: 4, handshakeSeconds: 4 });
+  const begin = () => door.sessionDelay("10.0.0.1");
+  assertEquals([begin(), begin(), begin()], [0, 1000, 2000]);
+  door.sessionGivenUp("10.0.0.1");
+  assertEquals(begin(), 2000);
+});
+
 Deno.test("only so many connections may be in the exchange at once", () => {
   const { door } = admission({ handshakes: 2 });
   const first = door.connection("10.0.0.1");

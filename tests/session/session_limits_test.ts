@@ -6,6 +6,7 @@ import { sessionRoom } from "../../lib/session/device_room.ts";
 import { MESSAGE_BYTES } from "../../lib/session/messenger.ts";
 import { Pace } from "../../lib/session/pace.ts";
 import { randomFile } from "../program.ts";
+import { provider } from "../provider.ts";
 import { verbsTest } from "../rdma/resources.ts";
 import { IdentityScene } from "./identity_scene.ts";
 
@@ -166,6 +167,7 @@ verbsTest("a client that does not wait for its turn is gone before it", async ()
   assert(["hung_up", "connection_lost"].includes(String(reason)), `ended for ${reason}`);
   const took = performance.now() - started;
   assert(took < 10_000, `${took} ms, and its turn is after 20 seconds`);
+  assert(scene.admission.sessionDelay(provider.address) <= 20_000, "the next one has that turn");
 });
 
 verbsTest("connections that are refused without end do not fill the log", async () => {
