@@ -74,7 +74,7 @@ export class Client implements AsyncDisposable {
 
   /** @throws VerbsealError naming why there is no session */
   static async open(options: ClientOptions): Promise<Client> {
-    const { server, connect, handshakeSeconds, transports = ["rdma"] } = options;
+    const { server, connect, handshakeSeconds, transports = ["rdma"], rekeyBytes } = options;
     const signal = options.signal ?? new AbortController().signal;
     if (connect === "cm") checkManageable(providerOf(options.device) ?? "verbs");
     await using building = new AsyncDisposableStack();
@@ -103,7 +103,8 @@ export class Client implements AsyncDisposable {
         streams: transports.includes("ktls")
           ? {
             dial: dataDialer(options, tls.peerAddress),
-            openDataPath: (path) => new StreamDataPath(path, services, options),
+            openDataPath: (path) =>
+              new StreamDataPath(path, services, rekeyBytes === undefined ? {} : { rekeyBytes }),
           }
           : undefined,
         services: services.map(({ name }) => name),

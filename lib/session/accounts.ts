@@ -3,7 +3,7 @@ const MOST = 65_536;
 
 /**
  * What each of many clients has, by name. Of one that has nothing at present it is kept what it has
- * spent, until there are too many: then the one that came or went the longest ago is forgotten.
+ * spent, until there are too many: then the one that was used the longest ago is forgotten.
  */
 export class Accounts<Account> {
   /** In the order of last use. */

@@ -10,7 +10,7 @@ const MOST_OWED = 20;
 /** One client at a thread. */
 interface Client {
   sessions: number;
-  /** Milliseconds that it has had of this round, and owes of earlier ones: a session's work is not cut short. */
+  /** Milliseconds that it has had since it has last waited, and owes: a session's work is not cut short. */
   had: number;
   /** What lets its sessions go on that wait, the first one first. */
   waiting: { readonly session: SessionTurns; readonly wake: () => void }[];

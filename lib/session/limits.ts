@@ -28,7 +28,8 @@ export interface Limits {
    * before, and those beyond wait for their turn, at most half of {@linkcode handshakeSeconds}. 20:
    * to bring one up and down takes the control thread and a worker some seven milliseconds, so that
    * one address can take a seventh of a core. As many queue pairs of all sessions of a client are
-   * replaced a second, which costs as much; those beyond wait as long, and are not refused.
+   * replaced a second, which costs as much. Those beyond wait, no longer than that either, and none is
+   * refused: what {@linkcode requeuesPerMinute} allows to all of them may be more.
    */
   readonly sessionsPerSecond: number;
   /**

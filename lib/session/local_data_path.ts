@@ -50,7 +50,7 @@ import { WorkRequestId } from "./work_request_id.ts";
 /** READs that a session has outstanding each way; the device may allow less. */
 const RD_ATOMIC = 16;
 
-/** What is not usual of a path. */
+/** What tests, or the worker that has the path, put in a part's place. */
 export interface PathParts {
   /** What goes under one key; both sides must have the same, so only tests have others. */
   readonly sealLimits?: KeyLimits;
@@ -275,14 +275,11 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   lend(memory: Memory, offset = 0, length = memory.length - offset): LentBuffer {
     const { protectionDomain, transfers } = this.#allocated();
     const range = { memory, offset, length };
-    const started = performance.now();
     const counted = this.#registered.reserve(length);
     const { allocateMemoryWindow } = protectionDomain;
-    const lent = allocateMemoryWindow && this.#device.guardsMemoryWindows
+    return allocateMemoryWindow && this.#device.guardsMemoryWindows
       ? new WindowedBuffer(protectionDomain, allocateMemoryWindow, transfers, range, counted)
       : new RegisteredBuffer(protectionDomain, range, memory.address + offset, counted);
-    this.#worked(performance.now() - started);
-    return lent;
   }
 
   transfer(

@@ -34,7 +34,7 @@ export interface ReplaceablePathOptions {
   readonly seconds: number;
   /** Replacements at most. */
   readonly perMinute: number;
-  /** Resolves when another queue pair may be made; rejects when the signal aborts, or that would take too long. */
+  /** Resolves when another queue pair may be made; rejects when the signal aborts. */
   readonly turn?: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
@@ -171,6 +171,8 @@ export class ReplaceablePath implements SessionPath {
         return [];
       case "allocate":
         await this.#options.turn?.(this.#closing.signal);
+        // What is allocated after close() nobody would free.
+        this.#closing.signal.throwIfAborted();
         return exchange.allocated(await queuePair.allocate(step, exchange.epoch));
       case "connect":
         await queuePair.connect(step);

@@ -340,13 +340,16 @@ export class ServerSession {
     }
   }
 
-  /** Waits until the client may have another queue pair; not so long that its session would be lost. */
+  /**
+   * Waits until the client may have another queue pair; not so long that its session would be lost,
+   * as of many whose link has failed.
+   */
   async #awaitReplacement(signal: AbortSignal): Promise<void> {
     using client = this.#context.admission.replacementRates.join(this.#owner);
     const { rate } = client;
-    if (rate.spend()) return;
-    this.#limited("queue pair's replacement delayed", "requeues", "slowed");
     const most = this.#context.limits.handshakeSeconds * 1000 / 2;
+    if (rate.wait < most && rate.spend()) return;
+    this.#limited("queue pair's replacement delayed", "requeues", "slowed");
     await delay(Math.min(rate.wait, most), { signal });
   }
 

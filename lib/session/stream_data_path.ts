@@ -36,7 +36,7 @@ const READ_BYTES = 2 ** 17;
 /** Milliseconds that the peer has to say BYE once it has ended its data connection. */
 const FAREWELL = 1000;
 
-/** What is not usual of a path. */
+/** What tests, or the worker that has the path, put in a part's place. */
 export interface StreamPathParts {
   /** Bytes that a connection carries before another one is due. */
   readonly rekeyBytes?: number;
@@ -305,6 +305,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     const breather = new Breather();
     while (!this.signal.aborted) {
       if (this.#turns.mustWait) await this.#turns.turn();
+      if (this.signal.aborted) break;
       const count = await stream.read(buffer);
       if (this.signal.aborted) return false;
       if (count === null) {

@@ -122,8 +122,9 @@ export class StreamWriter {
   async #run(): Promise<void> {
     // What is sent in one go gathers first.
     await Promise.resolve();
-    while (!this.#ended) {
+    for (;;) {
       if (this.turns.mustWait) await this.turns.turn();
+      if (this.#ended) return;
       if (this.#next) await this.#switch(this.#next);
       if (this.#ready.length === 0) this.#seal();
       const messages = this.#ready.shift();

@@ -1,4 +1,5 @@
 /** What a client keeps of its bandwidth beside a hostile one, compared with an equally loaded one that means well. */
+import { deadline } from "@std/async/deadline";
 import { delay } from "@std/async/delay";
 import { once } from "node:events";
 import { defaultLimits } from "../../lib/session/limits.ts";
@@ -27,6 +28,9 @@ const slowness = provider === rxe ? 30 : 1;
  * which is the second, too, where there are but two.
  */
 const processors = navigator.hardwareConcurrency;
+
+/** Milliseconds in which a client does what it is told; longer than any load takes to come to rest. */
+const PATIENCE = 120_000;
 
 /** The part that a client keeps at least beside a hostile one of what it has beside one that means well. */
 const KEPT_PART = 0.9;
@@ -190,7 +194,7 @@ class Neighbour implements AsyncDisposable {
 
   async #order(order: Order): Promise<string> {
     this.process.stdin.write(`${JSON.stringify(order)}\n`);
-    const line = await this.nextLine();
+    const line = await deadline(this.nextLine(), PATIENCE);
     if (line === undefined) throw new Error("a client has failed");
     return line;
   }

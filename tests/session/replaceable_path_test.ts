@@ -1,7 +1,7 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { ServerExchange, Step } from "../../lib/control/exchange.ts";
 import { encode } from "../../lib/control/messages.ts";
-import { QueuePairError } from "../../lib/errors.ts";
+import { QueuePairError, VerbsealError } from "../../lib/errors.ts";
 import type { ControlConnection } from "../../lib/session/control_connection.ts";
 import { ReplaceablePath } from "../../lib/session/replaceable_path.ts";
 import type { SessionQueuePair } from "../../lib/session/session_queue_pair.ts";
@@ -41,4 +41,41 @@ Deno.test("the keys of a queue pair that fails before it is connected are wiped"
   await overtaken.promise;
   assertEquals([...seal.own, ...seal.peer].filter((octet) => octet !== 0), []);
   await path.close();
+});
+
+Deno.test("a path that is closed while its queue pair's turn comes allocates no other", async () => {
+  let allocated = false;
+  const exchange = {
+    state: "ALLOCATING",
+    epoch: 1,
+    receive: () => [{ do: "allocate" }] as unknown as Step[],
+    [Symbol.dispose]() {},
+  };
+  const queuePair = {
+    path: { failure: new Promise(() => {}) },
+    allocate: () => allocated = true,
+    close: () => Promise.resolve(),
+  };
+  const turn = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  const path = new ReplaceablePath({
+    exchange: exchange as unknown as ServerExchange,
+    connection: {} as ControlConnection,
+    queuePair: queuePair as unknown as SessionQueuePair,
+    seconds: 10,
+    perMinute: 10,
+    turn: () => {
+      asked.resolve();
+      return turn.promise;
+    },
+  });
+  const running = path.run({});
+  path.take(encode({ name: "PING", body: { id: 1 } }));
+  await asked.promise;
+  turn.resolve();
+  const closed = path.close();
+  await assertRejects(() => running, VerbsealError, "the session has ended");
+  await closed;
+  await new Promise((resolve) => setTimeout(resolve));
+  assert(!allocated);
 });

@@ -163,13 +163,15 @@ Deno.test("a client that has had its time of the thread is answered in a later r
   held = [];
   turns.join(nobody).worked(10); // in another session of the same client
   let answered = false;
-  const asked = scene.messages.ask("ECHO", body).then(() => answered = true);
+  const answer = () => answered = true;
+  const asked = scene.messages.ask("ECHO", body).then(answer);
+  const requested = scene.session.request("memory", { operation: "withdraw" }).catch(answer);
   for (let round = 0; round < 1000; round++) await new Promise<void>(afterRound);
   assert(!answered);
   const ended = held;
   held = undefined;
   for (const callback of ended) callback();
-  await asked;
+  await Promise.all([asked, requested]);
 });
 
 Deno.test("a data connection tells how long it has kept its thread busy", async () => {
