@@ -12,6 +12,9 @@ import { tlsSettings } from "../tls_backend.ts";
 import "../tls/loaded_libssl.ts";
 
 const hostname = "127.0.0.1";
+
+/** Seconds for a handshake: the first one loads libssl, and the guest's processors are emulated. */
+const PATIENCE = 60;
 const certificates = await createCertificates({ hosts: [hostname], days: 1 });
 const trust = { authorities: [certificates.ca.certificate] };
 
@@ -46,7 +49,7 @@ export async function tlsPair(
     ...dialling,
     ...listener.address,
     trust,
-    handshakeSeconds: 5,
+    handshakeSeconds: PATIENCE,
   });
   const accepting = listener[Symbol.asyncIterator]();
   const { value: incoming } = await accepting.next();
