@@ -27,6 +27,8 @@ export class ClientTurns {
   );
   /** Those of whom a session waits. */
   readonly #waiting = new Set<Client>();
+  /** Those that have a session. */
+  #present = 0;
 
   /** @param next calls back when all has had its turn that is ready now */
   constructor(private readonly next: (callback: () => void) => void = afterRound) {}
@@ -34,11 +36,24 @@ export class ClientTurns {
   /** A session of a client begins; disposing it ends it. */
   join(name: string): SessionTurns {
     const client = this.#clients.use(name);
+    if (client.sessions === 0) this.#present += 1;
     client.sessions += 1;
-    return new SessionTurns(client, (session) => this.#wait(client, session));
+    return new SessionTurns(client, this);
   }
 
-  #wait(client: Client, session: SessionTurns): Promise<void> {
+  /** A session ends that has joined. */
+  leave(client: Client): void {
+    client.sessions -= 1;
+    if (client.sessions === 0) this.#present -= 1;
+  }
+
+  /** Whether a client could take another's time: rounds cost something, and one alone has none. */
+  get areShared(): boolean {
+    return this.#present > 1;
+  }
+
+  /** Resolves in a later round, or when the session ends. */
+  wait(client: Client, session: SessionTurns): Promise<void> {
     if (this.#waiting.size === 0) this.next(this.#nextRound);
     this.#waiting.add(client);
     return new Promise((wake) => client.waiting.push({ session, wake }));
@@ -60,12 +75,12 @@ export class SessionTurns implements Disposable {
 
   constructor(
     private readonly client: Client,
-    private readonly wait: (session: SessionTurns) => Promise<void>,
+    private readonly turns: ClientTurns,
   ) {}
 
   /** Resolves when it may work: at once, unless all sessions of the client have had their time. */
   async turn(): Promise<void> {
-    if (this.mustWait) await this.wait(this);
+    if (this.mustWait) await this.turns.wait(this.client, this);
   }
 
   /** Whether {@linkcode turn} would not resolve at once; never when it has ended. */
@@ -76,8 +91,9 @@ export class SessionTurns implements Disposable {
 
   /** It has worked for so many milliseconds; another session of its client may follow. */
   worked(milliseconds: number): void {
-    this.client.had = Math.min(MOST_OWED, this.client.had + milliseconds);
-    wakeNext(this.client);
+    const { client, turns } = this;
+    client.had = turns.areShared ? Math.min(MOST_OWED, client.had + milliseconds) : 0;
+    wakeNext(client);
   }
 
   /** What waits of it goes on at once, to end. */
@@ -85,7 +101,7 @@ export class SessionTurns implements Disposable {
     if (this.#ended) return;
     this.#ended = true;
     const { client } = this;
-    client.sessions -= 1;
+    this.turns.leave(client);
     for (const { wake } of client.waiting.filter(({ session }) => session === this)) wake();
     client.waiting = client.waiting.filter(({ session }) => session !== this);
     // It may have been its turn, and it uses none.

@@ -179,7 +179,7 @@ attackTest<SystemOptions>({
 
 /** Questions that each session asks at once, and milliseconds that the thread takes for each. */
 const QUESTIONS = 16;
-const WORK = 0.25;
+const WORK = 1;
 
 /** Takes a while for each question, and tells whose it was. */
 function laborious(served: (owner: string) => void): NonNullable<SystemOptions["services"]> {

@@ -7,6 +7,8 @@ class Scene {
   readonly turns = new ClientTurns((callback) => this.#due.push(callback));
   /** Sessions in the order in which they worked. */
   readonly worked: string[] = [];
+  /** Who is there too: with one client alone there are no rounds. */
+  readonly other = this.turns.join("other");
 
   /** A session that works for so long whenever it may, with no end. */
   async flood(session: SessionTurns, name: string, milliseconds: number): Promise<void> {
@@ -71,6 +73,17 @@ Deno.test("who has worked for longer than its time sits out the rounds that it i
   }
   await scene.round();
   await turn;
+});
+
+Deno.test("who is alone at a thread never waits, and owes nothing to who comes later", () => {
+  const scene = new Scene();
+  scene.other[Symbol.dispose]();
+  const session = scene.turns.join("one");
+  session.worked(1000);
+  assert(!session.mustWait);
+  using _other = scene.turns.join("another");
+  assert(!session.mustWait);
+  assertEquals(scene.rounds, 0);
 });
 
 Deno.test("who leaves and comes again owes what it owed", () => {

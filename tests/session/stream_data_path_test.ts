@@ -159,6 +159,7 @@ Deno.test("a client that has had its time of the thread is answered in a later r
   const turns = new ClientTurns((callback) => held ? held.push(callback) : afterRound(callback));
   await using scene = await Scene.create({}, { turns });
   const [body, nobody] = [new Uint8Array(1), ""];
+  turns.join("another"); // with one client alone there are no rounds
   await scene.messages.ask("ECHO", body);
   held = [];
   turns.join(nobody).worked(10); // in another session of the same client
