@@ -103,8 +103,7 @@ export class Client implements AsyncDisposable {
         streams: transports.includes("ktls")
           ? {
             dial: dataDialer(options, tls.peerAddress),
-            openDataPath: (path) =>
-              new StreamDataPath(path, services, rekeyBytes === undefined ? {} : { rekeyBytes }),
+            openDataPath: (path) => new StreamDataPath(path, services, { rekeyBytes }),
           }
           : undefined,
         services: services.map(({ name }) => name),

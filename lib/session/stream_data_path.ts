@@ -39,7 +39,7 @@ const FAREWELL = 1000;
 /** What tests, or the worker that has the path, put in a part's place. */
 export interface StreamPathParts {
   /** Bytes that a connection carries before another one is due. */
-  readonly rekeyBytes?: number;
+  readonly rekeyBytes?: number | undefined;
   /** Of the clients of this thread. */
   readonly turns?: ClientTurns;
 }

@@ -135,7 +135,7 @@ attackTest<SystemOptions>({
   },
 });
 
-/** Queue pairs that a client may have replaced a second; of so many two seconds' come at once. */
+/** Queue pairs that a client may have replaced a second; as many come at once before. */
 const REPLACED_A_SECOND = 4;
 /** Of each of four sessions; with the limit all together take three seconds and more. */
 const REPLACEMENTS = 4;

@@ -2,7 +2,6 @@
 import { deadline } from "@std/async/deadline";
 import { delay } from "@std/async/delay";
 import { once } from "node:events";
-import { defaultLimits } from "../../lib/session/limits.ts";
 import { startServer } from "../cli/run.ts";
 import { Workspace } from "../program.ts";
 import { provider, rxe } from "../provider.ts";
@@ -16,12 +15,6 @@ const runs = provider === rxe ? 11 : 15;
 
 /** Seconds of a run, and those before in which a neighbour that has rested spends what it has saved up of its limits. */
 const seconds = provider === rxe ? { measured: 1.5, before: 0.5 } : { measured: 1, before: 0.5 };
-
-/**
- * Where processors are emulated, they do a thirtieth: of the echoes that are measured 5.5 MB/s, and
- * 170 on the host. Limits are about what a server's processor can do in a second, and follow it.
- */
-const slowness = provider === rxe ? 30 : 1;
 
 /**
  * The server has the first one, the client that is measured the second, and neighbours the last,
@@ -84,7 +77,7 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   const workspace = building.use(await Workspace.create());
   const authority = await Deno.readTextFile(workspace.file("certs/ca.pem"));
   // A neighbour whom the others leave no processor takes its time to come in.
-  const options = ["--device", provider.device, "--handshake-timeout", "60s", ...limits()];
+  const options = ["--device", provider.device, "--handshake-timeout", "60s"];
   const { port, pid } = building.use(await startServer(workspace.path, options));
   // All run on one machine. What is done for a neighbour, here and there, is not to take what another
   // client has of its own: so the server has a processor for itself, as if it were a host, and each
@@ -128,24 +121,11 @@ export async function* besideNeighbours(bench: string): AsyncGenerator<Figure> {
   }
 }
 
-/** Rates of a server, and what may come at once, as its processor is. */
-function limits(): string[] {
-  if (slowness === 1) return [];
-  return Object.entries({
-    "frame-rate": defaultLimits.framesPerSecond,
-    "message-rate": defaultLimits.messagesPerSecond,
-    "grant-rate": defaultLimits.grantsPerSecond,
-    "session-rate": defaultLimits.sessionsPerSecond,
-    "connection-rate": defaultLimits.connectionsPerSecond,
-    "max-handshakes": defaultLimits.handshakes,
-  }).flatMap(([name, limit]) => [`--${name}`, `${Math.ceil(limit / slowness)}`]);
-}
-
 function settings(load: keyof typeof hostile): string {
   return `echo of 32 KiB, four at once, of one client beside another of the same server, each a ` +
     `process, the neighbour a busy one, by ${
       provider === rxe
-        ? `rxe0, on emulated processors, and so with limits of 1/${slowness}`
+        ? `rxe0, on ${processors} emulated processors, be it that the host has fewer`
         : "the embedded provider"
     }; ${placement()}` +
     `Verbseal: beside ${hostile[load]}; peer: beside a client that does the same as the one ` +

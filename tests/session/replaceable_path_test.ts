@@ -3,8 +3,26 @@ import type { ServerExchange, Step } from "../../lib/control/exchange.ts";
 import { encode } from "../../lib/control/messages.ts";
 import { QueuePairError, VerbsealError } from "../../lib/errors.ts";
 import type { ControlConnection } from "../../lib/session/control_connection.ts";
-import { ReplaceablePath } from "../../lib/session/replaceable_path.ts";
+import {
+  ReplaceablePath,
+  type ReplaceablePathOptions,
+} from "../../lib/session/replaceable_path.ts";
 import type { SessionQueuePair } from "../../lib/session/session_queue_pair.ts";
+
+function pathOf(
+  exchange: object,
+  queuePair: object,
+  turn?: ReplaceablePathOptions["turn"],
+): ReplaceablePath {
+  return new ReplaceablePath({
+    exchange: exchange as ServerExchange,
+    connection: {} as ControlConnection,
+    queuePair: queuePair as SessionQueuePair,
+    seconds: 10,
+    perMinute: 10,
+    turn,
+  });
+}
 
 Deno.test("the keys of a queue pair that fails before it is connected are wiped", async () => {
   const seal = {
@@ -28,13 +46,7 @@ Deno.test("the keys of a queue pair that fails before it is connected are wiped"
     allocate: () => Promise.reject(new QueuePairError("queue_pair_failed", "it failed")),
     close: () => Promise.resolve(),
   };
-  const path = new ReplaceablePath({
-    exchange: exchange as unknown as ServerExchange,
-    connection: {} as ControlConnection,
-    queuePair: queuePair as unknown as SessionQueuePair,
-    seconds: 10,
-    perMinute: 10,
-  });
+  const path = pathOf(exchange, queuePair);
   const running = path.run({});
   running.catch(() => {}); // it ends with the path
   path.take(encode({ name: "PING", body: { id: 1 } }));
@@ -58,16 +70,9 @@ Deno.test("a path that is closed while its queue pair's turn comes allocates no 
   };
   const turn = Promise.withResolvers<void>();
   const asked = Promise.withResolvers<void>();
-  const path = new ReplaceablePath({
-    exchange: exchange as unknown as ServerExchange,
-    connection: {} as ControlConnection,
-    queuePair: queuePair as unknown as SessionQueuePair,
-    seconds: 10,
-    perMinute: 10,
-    turn: () => {
-      asked.resolve();
-      return turn.promise;
-    },
+  const path = pathOf(exchange, queuePair, () => {
+    asked.resolve();
+    return turn.promise;
   });
   const running = path.run({});
   path.take(encode({ name: "PING", body: { id: 1 } }));
