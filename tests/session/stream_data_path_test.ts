@@ -17,12 +17,13 @@ import { defaultLimits, type SessionLimits } from "../../lib/session/limits.ts";
 import type { ServiceAccess, ServiceDefinition } from "../../lib/session/service.ts";
 import { TRANSFERS } from "../../lib/session/transfers.ts";
 import { StreamDataPath, type StreamPathParts } from "../../lib/session/stream_data_path.ts";
-import { ClientTurns } from "../../lib/session/client_turns.ts";
+import { ClientTurns, type SessionTurns } from "../../lib/session/client_turns.ts";
 import { afterRound } from "../../lib/rdma/breather.ts";
 import {
   type FrameHeader,
   FrameType,
   HEADER_BYTES,
+  SEGMENT_BYTES,
   writeHeader,
 } from "../../lib/session/stream_frames.ts";
 import type { DataConnection } from "../../lib/tls/data_connection.ts";
@@ -173,6 +174,22 @@ Deno.test("a client that has had its time of the thread is answered in a later r
   held = undefined;
   for (const callback of ended) callback();
   await Promise.all([asked, requested]);
+});
+
+Deno.test("what a client reads over a data connection counts for it", async () => {
+  let pieces = 0;
+  const turns = {
+    mustWait: false,
+    turn: () => Promise.resolve(),
+    worked: () => pieces++,
+    [Symbol.dispose]: () => {},
+  };
+  const join = () => turns as unknown as SessionTurns;
+  await using scene = await Scene.create({}, { turns: { join } as unknown as ClientTurns });
+  const before = pieces;
+  await scene.memory.read(scene.session, 0, LENT_BYTES);
+  const segments = LENT_BYTES / SEGMENT_BYTES;
+  assert(pieces - before > segments, `${pieces - before} pieces of ${segments} segments`);
 });
 
 Deno.test("a data connection tells how long it has kept its thread busy", async () => {
