@@ -36,7 +36,7 @@ const PERMISSIONS = [
   // OpenSSL which module speaks to a token.
   "--allow-env=NO_COLOR,FORCE_COLOR,CLICOLOR_FORCE,DENO_TLS_CA_STORE,DENO_CERT,SSLKEYLOGFILE," +
   "HOME,XDG_CONFIG_HOME,LOG_STREAM,LOG_TOKENS,PKCS11_PROVIDER_MODULE",
-  "--allow-sys=hostname,networkInterfaces",
+  "--allow-sys=hostname,networkInterfaces,getPriority,setPriority",
 ];
 
 /**

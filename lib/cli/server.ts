@@ -31,6 +31,7 @@ import { cmPortOption, deviceOption } from "./rdma_options.ts";
 import { addServerMetricsOption } from "./server_metrics.ts";
 import { addServerAuditOptions, openAudit, type ServerAuditOptions } from "./server_audit.ts";
 import { type ServerPortOptions, ServerPorts } from "./server_ports.ts";
+import { giveWayToWorkers } from "./server_priority.ts";
 import { addServerTlsOptions, ServerTls, type ServerTlsOptions } from "./server_tls.ts";
 import { dropPrivileges, openAs, userOption } from "./server_user.ts";
 import { stopSignal } from "./stop_signal.ts";
@@ -163,6 +164,7 @@ async function serve(options: ServerOptions, command: Command): Promise<void> {
   const metrics = metricsPort?.metrics(admission, auditLog);
   const audit = metrics ?? auditLog;
   await using workers = startWorkers(services, options.workers);
+  giveWayToWorkers();
   await using _watch = new CounterWatch(() => workers.errorCounters(), audit);
   const shared = {
     limits,
