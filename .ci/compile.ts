@@ -14,6 +14,10 @@ export const EXECUTABLE = join(root, "build", "verbseal");
 /** Started by URL when the program runs, so no import leads to it. */
 const WORKER = "lib/services/worker.ts";
 
+/** Where the modules are put together, and under which name what is there looks for the worker: beside itself. */
+const BUNDLE = join("build", "bundle");
+const BUNDLED_WORKER = join(BUNDLE, "worker.ts");
+
 /** What the executable is made of. */
 const SOURCES = ["main.ts", "ffi", "lib", "deno.json", "deno.lock", ".ci/compile.ts"];
 
@@ -64,23 +68,44 @@ export async function compile(): Promise<string> {
     if (await Deno.readTextFile(stamp) === digest) return `${await describe()}, unchanged`;
   }
   const denort = await findDenort();
-  const worker = await exists(join(root, WORKER)) ? ["--include", WORKER] : [];
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["compile", ...PERMISSIONS, OWN_CODE_ALONE, ...worker, "--output", EXECUTABLE, "main.ts"],
-    cwd: root,
-    stdin: "null",
-    env: {
-      NO_COLOR: "1",
-      RUST_MIN_STACK: String(STACK_BYTES),
-      ...(denort.path !== undefined && { DENORT_BIN: denort.path }),
-    },
-  }).output();
-  if (!success) {
-    const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-    throw new VerbsealError("compile", `deno compile failed:\n${text.trim()}`);
-  }
+  await bundle();
+  await runDeno([
+    ...["compile", ...PERMISSIONS, OWN_CODE_ALONE, "--include", BUNDLED_WORKER],
+    ...["--output", EXECUTABLE, join(BUNDLE, "main.js")],
+  ], {
+    RUST_MIN_STACK: String(STACK_BYTES),
+    ...(denort.path !== undefined && { DENORT_BIN: denort.path }),
+  });
   await Deno.writeTextFile(stamp, digest);
   return `${await describe()}, denort from ${denort.origin}`;
+}
+
+/**
+ * Makes some dozen modules of the several hundred that there are, those of each dynamic import by
+ * themselves. To find and load each took most of the time in which the program starts.
+ */
+async function bundle(): Promise<void> {
+  await Deno.remove(join(root, BUNDLE), { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
+  // tslib's default condition is for a require(), which an import would find empty.
+  const options = ["--quiet", "--platform=deno", "--conditions=module", "--code-splitting"];
+  await runDeno(["bundle", ...options, "--outdir", BUNDLE, "main.ts", WORKER]);
+  const worker = WORKER.replace(/ts$/, "js");
+  await Deno.writeTextFile(join(root, BUNDLED_WORKER), `import "./${worker}";\n`);
+}
+
+/** @throws VerbsealError `compile` with what deno said */
+async function runDeno(args: string[], environment: Record<string, string> = {}): Promise<void> {
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: root,
+    stdin: "null",
+    env: { NO_COLOR: "1", ...environment },
+  }).output();
+  if (success) return;
+  const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  throw new VerbsealError("compile", `deno ${args[0]} failed:\n${text.trim()}`);
 }
 
 async function describe(): Promise<string> {

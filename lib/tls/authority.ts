@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "./peculiar_x509.ts";
 import type { X509Certificate } from "node:crypto";
 import { TlsError } from "../errors.ts";
 import { generateKeys, type KeyType } from "./key_types.ts";

@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "./peculiar_x509.ts";
 import { createHash } from "node:crypto";
 import { errorText, TlsError } from "../errors.ts";
 import { keyName } from "./key_types.ts";

@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "./peculiar_x509.ts";
 import { isIP } from "node:net";
 import { type Authority, keyPem, pem, signCertificate } from "./authority.ts";
 import { generateKeys, type KeyType } from "./key_types.ts";

@@ -115,9 +115,8 @@ function namesResponder(certificate: Uint8Array): boolean {
 
 /** Without libcrypto, as a server looks at its own certificate also where that is missing. */
 async function responderNames(certificate: Uint8Array): Promise<string[]> {
-  await import("reflect-metadata");
   // Loaded by those alone who need it: it takes as long as all else of a client together.
-  const x509 = await import("@peculiar/x509");
+  const x509 = await import("./peculiar_x509.ts");
   try {
     const { ocsp = [] } = new x509.X509Certificate(new Uint8Array(certificate))
       .getExtension(x509.AuthorityInfoAccessExtension) ?? {};

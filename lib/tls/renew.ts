@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "./peculiar_x509.ts";
 import { dirname } from "node:path";
 import { type Authority, checkIssued, keyPem, pem, signCertificate } from "./authority.ts";
 import { replacement, writeFiles } from "./pem_files.ts";

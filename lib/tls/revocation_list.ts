@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "./peculiar_x509.ts";
 import { fromBER, Integer } from "asn1js";
 import { TlsError } from "../errors.ts";
 import { exists } from "../exists.ts";

@@ -1,6 +1,5 @@
 /** Authorities and certificates that are wrong in one thing, each in its own. */
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import { type Authority, keyPem, pem } from "../../lib/tls/authority.ts";
 import { crlPem, signRevocationList } from "../../lib/tls/revocation_list.ts";
 import type { Identity } from "../../lib/tls/trust.ts";

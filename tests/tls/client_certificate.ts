@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import { type Authority, keyPem, pem, signCertificate } from "../../lib/tls/authority.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow } from "./odd_certificates.ts";

@@ -1,6 +1,5 @@
-import "reflect-metadata";
 import { assertEquals, assertRejects } from "@std/assert";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import { libcrypto } from "../../ffi/libcrypto.ts";
 import { TlsError } from "../../lib/errors.ts";
 import { loadRevocationLists } from "../../lib/tls/load_revocation_lists.ts";

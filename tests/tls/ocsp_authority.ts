@@ -1,7 +1,6 @@
-import "reflect-metadata";
 import { assertEquals } from "@std/assert";
 import { TextLineStream } from "@std/streams/text-line-stream";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import { keyPem } from "../../lib/tls/authority.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 import { daysFromNow } from "./odd_certificates.ts";

@@ -1,5 +1,4 @@
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import type { Identity } from "../../lib/tls/trust.ts";
 
 /** A self-signed certificate for localhost with what a test wants to be wrong with it. */

@@ -1,6 +1,5 @@
-import "reflect-metadata";
 import { assertEquals } from "@std/assert";
-import * as x509 from "@peculiar/x509";
+import * as x509 from "../../lib/tls/peculiar_x509.ts";
 import { idle } from "../../ffi/epoll.ts";
 import { generateKeys } from "../../lib/tls/key_types.ts";
 import { clientIdentity } from "./client_certificate.ts";
