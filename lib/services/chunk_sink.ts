@@ -10,6 +10,8 @@ export class ChunkSink<T extends Chunk = Chunk> {
   readonly #busy = new Set<number>();
   /** What refers to the memory. */
   readonly #working = new Set<Promise<unknown>>();
+  /** Settles when the last chunk is written that is being stored. */
+  #writing: Promise<unknown> = Promise.resolve();
   /** Resolves when the last chunk taken is being stored. */
   #begun: Promise<unknown> = Promise.resolve();
   /** Resolves when it and all before it are written and hashed. */
@@ -81,10 +83,10 @@ export class ChunkSink<T extends Chunk = Chunk> {
   /** Writes and hashes a chunk; nothing refers to its memory when this has settled. */
   async #store({ buffer, length, offset }: Chunk): Promise<void> {
     const at = buffer * this.bufferBytes;
-    const storing = [
-      this.file.write(this.memory, at, length, offset),
-      this.hash.update(this.memory, at, length),
-    ];
+    // The kernel has one thread at a time write to a file, and others spin meanwhile.
+    const writing = this.#writing.then(() => this.file.write(this.memory, at, length, offset));
+    this.#writing = writing.catch(() => {});
+    const storing = [writing, this.hash.update(this.memory, at, length)];
     await Promise.allSettled(storing);
     await Promise.all(storing);
   }

@@ -5,10 +5,12 @@ import { createSha256, type Sha256 } from "./sha256.ts";
 const PLACES = 32;
 
 /**
- * SHA-256 of a file's beginning, made by other threads where libcrypto is there, while this one seals
- * and sends. It can go back to where it was a few updates before, or to nothing.
+ * SHA-256 of a file's beginning, made by other threads while this one seals and sends where there are
+ * processors for them. It can go back to where it was a few updates before, or to nothing.
  */
 export class FileHash {
+  /** Told of the milliseconds of this thread that each update takes. */
+  onWorked: ((milliseconds: number) => void) | undefined;
   #hash: Sha256;
   #length = 0;
   /** By length, in their order. */
@@ -50,7 +52,10 @@ export class FileHash {
   }
 
   async #update(memory: Memory, at: number, length: number): Promise<void> {
-    await this.#hash.update(memory, at, length);
+    const started = performance.now();
+    const updated = this.#hash.update(memory, at, length);
+    this.onWorked?.(performance.now() - started);
+    await updated;
     this.#length += length;
     this.#places.set(this.#length, this.#hash.copy());
     if (this.#places.size > PLACES) this.#places.delete(this.#places.keys().next().value!);

@@ -3,9 +3,13 @@ import { ProtocolError } from "../errors.ts";
 import { decodeBase64Url } from "@std/encoding/base64url";
 import { decimal, u32 } from "./schema.ts";
 
-/** The client's buffers, and bytes of each; the server pins no more for a transfer. */
-export const BUFFERS = 8;
-export const BUFFER_BYTES = 2 ** 18;
+/**
+ * The client's buffers, and bytes of each; the server pins no more for a transfer. What passes between
+ * threads and peers for each chunk costs less the longer chunks are, and with fewer at once one side
+ * waits for the other.
+ */
+export const BUFFERS = 5;
+export const BUFFER_BYTES = 2 ** 19;
 
 /** Bytes of the token by which a put is gone on with. */
 export const TOKEN_BYTES = 16;

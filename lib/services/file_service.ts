@@ -203,6 +203,7 @@ class PutTransfer implements Transfer {
 
   async run(): Promise<Moved> {
     const { file, hash, session } = this.#unfinished = await this.#begin();
+    hash.onWorked = this.access.worked;
     this.#sink = new ChunkSink(
       file.file,
       this.#plain.memory,
@@ -344,6 +345,8 @@ class GetTransfer implements Transfer {
     this.#staging = building.use(new Staging(access, request, []));
     const { memory, region } = this.#staging;
     const plain = this.#plain = building.use(new ChunkBuffers(access, transfer, memory, window));
+    const hash = new FileHash();
+    hash.onWorked = access.worked;
     this.#source = new ChunkSource(
       this.#file,
       plain.memory,
@@ -359,6 +362,7 @@ class GetTransfer implements Transfer {
         usage.sent += chunk.length;
         access.send(MessageKind.FILE_CHUNK, transfer, encodeChunk(chunk));
       },
+      hash,
     );
     building.move();
   }

@@ -16,10 +16,16 @@ export interface Sha256 {
   digest(): string;
 }
 
-/** By libcrypto, on threads of its own, or by Deno's own on this one where there is none. */
-export function createSha256(): Sha256 {
+/**
+ * Whether other threads hash. To wake one and be woken by it costs what some hundred KiB do, and it
+ * takes a processor, which one or two processors have not beside the threads that seal and send.
+ */
+const ELSEWHERE = navigator.hardwareConcurrency > 2;
+
+/** By libcrypto, or by Deno's own on this thread where there is none. */
+export function createSha256(elsewhere = ELSEWHERE): Sha256 {
   try {
-    return new LibcryptoSha256();
+    return new LibcryptoSha256(elsewhere);
   } catch (error) {
     if (!(error instanceof LibraryError)) throw error;
     return new NodeSha256();
@@ -32,18 +38,22 @@ class LibcryptoSha256 implements Sha256 {
   readonly #state = new Uint8Array(new ArrayBuffer(SHA256_CTX_BYTES));
 
   /** @throws LibraryError where there is no libcrypto */
-  constructor(copied?: Uint8Array) {
+  constructor(private readonly elsewhere: boolean, copied?: Uint8Array) {
     if (copied) this.#state.set(copied);
     else this.#library.SHA256_Init(this.#state);
   }
 
   async update(memory: Memory, at: number, length: number): Promise<void> {
     const bytes = pointerAt(BigInt(memory.address + at));
-    await this.#library.SHA256_Update(pointerOf(this.#state), bytes, BigInt(length));
+    if (this.elsewhere) {
+      await this.#library.SHA256_UpdateAsync(pointerOf(this.#state), bytes, BigInt(length));
+    } else {
+      this.#library.SHA256_Update(this.#state, bytes, BigInt(length));
+    }
   }
 
   copy(): LibcryptoSha256 {
-    return new LibcryptoSha256(this.#state);
+    return new LibcryptoSha256(this.elsewhere, this.#state);
   }
 
   digest(): string {

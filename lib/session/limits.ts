@@ -66,7 +66,7 @@ export interface Limits {
   readonly lentBytes: number;
   /**
    * Bytes that a session has registered at most, its messages' buffers among them, and what is set
-   * aside for it when it is admitted. 4 MiB: 384 KiB for messages, 2 MiB for a put or get, 1 MiB
+   * aside for it when it is admitted. 4 MiB: 384 KiB for messages, 2.5 MiB for a put or get, 1 MiB
    * that is lent, and some room. Devices pin it: it can neither be swapped nor used by others.
    */
   readonly registeredBytes: number;

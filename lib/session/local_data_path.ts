@@ -212,7 +212,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       const { side } = this.#options;
       const limits = this.#sealLimits;
       this.#seal = stack.use(
-        new SessionSeal(order.seal, { side, fail: this.#fail, limits, worked: this.#worked }),
+        new SessionSeal(order.seal, { side, fail: this.#fail, limits, worked: this.worked }),
       );
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
@@ -264,7 +264,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       length ?? memory.length - (offset ?? 0),
       () => protectionDomain.registerMemory(memory, access, offset, length),
     );
-    this.#worked(performance.now() - started);
+    this.worked(performance.now() - started);
     return region;
   }
 
@@ -293,7 +293,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   }
 
   /** Of what services do, beside the completions that they wait for. */
-  #worked = (milliseconds: number) => this.#turns.worked(milliseconds);
+  readonly worked = (milliseconds: number) => this.#turns.worked(milliseconds);
 
   #allocated(): Resources {
     this.signal.throwIfAborted();

@@ -107,6 +107,8 @@ export interface ServiceAccess {
   readonly grantTurn?: (() => Promise<void>) | undefined;
   /** Seals what services move; undefined where the session is not sealed, or TLS does it. */
   readonly seal?: Pick<SessionSeal, "channel"> | undefined;
+  /** Told of the milliseconds that services work at a time, beside what they do with messages. */
+  readonly worked?: ((milliseconds: number) => void) | undefined;
   /** What services let the peer do. */
   readonly permissions: Permissions;
   /** Who the peer is, at a server; those without a certificate are all the same. */

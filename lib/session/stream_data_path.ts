@@ -135,8 +135,10 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return this.#ending.signal;
   }
 
+  readonly worked = (milliseconds: number) => this.#turns.worked(milliseconds);
+
   async use(connection: DataStream): Promise<KernelTls> {
-    connection.onWorked = (milliseconds) => this.#turns.worked(milliseconds);
+    connection.onWorked = this.worked;
     const stream = new LimitedStream(connection, this.#rekeyBytes);
     this.#open.add(stream);
     if (this.signal.aborted) {

@@ -85,7 +85,7 @@ async function transfer(
 }
 
 const settings =
-  `one file of ${size / MEGABYTE} MiB in chunks of 256 KiB between two processes on ` +
+  `one file of ${size / MEGABYTE} MiB in chunks of 512 KiB between two processes on ` +
   `${provider.device}, unsealed; MB of 2^20 bytes; a grant for each chunk, by a memory window or ` +
   "by a registration of its own; one registration: the buffers stay open all the time; medians of " +
   `${runs} runs each, in turn`;

@@ -37,9 +37,21 @@ class Source implements Disposable {
   }
 }
 
+Deno.test("a hash that is made on this thread tells of the time that it takes", async () => {
+  using source = new Source();
+  const hash = new FileHash(() => createSha256(false));
+  let told = 0;
+  hash.onWorked = (milliseconds) => told += milliseconds;
+  const started = performance.now();
+  await source.give(hash, SIZE);
+  const passed = performance.now() - started;
+  assert(told > 0 && told <= passed, `${told} of ${passed} ms`);
+});
+
 for (
   const [name, create] of [
-    ["libcrypto", createSha256],
+    ["libcrypto on this thread", () => createSha256(false)],
+    ["libcrypto on others", () => createSha256(true)],
     ["Deno, where libcrypto is missing", () => new NodeSha256()],
   ] as const
 ) {
