@@ -82,7 +82,8 @@ export async function compile(): Promise<string> {
 
 /**
  * Makes some dozen modules of the several hundred that there are, those of each dynamic import by
- * themselves. To find and load each took most of the time in which the program starts.
+ * themselves. To find and load each took most of the time in which the program starts. A dynamic
+ * import of a CommonJS package has its default export alone then: a module of our own has to be between.
  */
 async function bundle(): Promise<void> {
   await Deno.remove(join(root, BUNDLE), { recursive: true }).catch((error) => {

@@ -4,7 +4,7 @@ import type { LogRecord } from "@logtape/logtape";
 import type { Device } from "../../lib/rdma/device.ts";
 import { openDevice } from "../../lib/rdma/provider.ts";
 import type { Audit } from "../../lib/security/audit.ts";
-import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { parsePolicy } from "../../lib/security/policy_parser.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
 import { type KeyLimits, keyLimits } from "../../lib/security/record_lane.ts";
 import { Client, type ClientOptions } from "../../lib/services/client.ts";
@@ -145,7 +145,7 @@ export class System implements AsyncDisposable {
         ? { clientAuthentication: options.clientAuthentication }
         : {}),
     });
-    const running = await run(options, listener, device, root);
+    const running = run(options, listener, device, root);
     building.defer(running);
     const clientDevice = building.use(openDevice(provider.device, { standardPort: false }));
     return new System(
@@ -220,12 +220,12 @@ export class System implements AsyncDisposable {
 }
 
 /** Runs the server; gives what ends it. */
-async function run(
+function run(
   options: SystemOptions,
   listener: TlsListener,
   opened: Device,
   root: string,
-): Promise<() => Promise<void>> {
+): () => Promise<void> {
   const limits = { ...defaultLimits, ...options.limits };
   const offered: ServerServices = {
     root,
@@ -238,7 +238,7 @@ async function run(
   const { turns = new ClientTurns(), sealLimits = keyLimits } = options;
   const policy = options.policy === undefined
     ? undefined
-    : await parsePolicy(options.policy, "policy.yaml");
+    : parsePolicy(options.policy, "policy.yaml");
   const server = new Server(listener, {
     limits,
     admission: options.admission ?? new Admission(limits),

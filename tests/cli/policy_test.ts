@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { libc } from "../../ffi/libc.ts";
 import { policyExample } from "../../lib/cli/policy_help.ts";
-import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { parsePolicy } from "../../lib/security/policy_parser.ts";
 import { createCertificates } from "../../lib/tls/certificates.ts";
 import { writeCertificates } from "../../lib/tls/certificate_files.ts";
 import { verbseal } from "./run.ts";
@@ -11,7 +11,7 @@ import { verbseal } from "./run.ts";
 libc();
 
 Deno.test("the policy in the help is one, and the README has the same", async () => {
-  const { rules } = await parsePolicy(policyExample, "example.yaml");
+  const { rules } = parsePolicy(policyExample, "example.yaml");
   assertEquals(rules.map(({ name }) => name), ["backup hosts", "line 12", "line 14"]);
   const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
   assertStringIncludes(readme, policyExample);

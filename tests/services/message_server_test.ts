@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { deadline } from "@std/async/deadline";
 import { TlsError } from "../../lib/errors.ts";
-import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { parsePolicy } from "../../lib/security/policy_parser.ts";
 import { MessageServer } from "../../lib/services/message_server.ts";
 import { message } from "../../lib/services/plain_messages.ts";
 import { Admission } from "../../lib/session/admission.ts";

@@ -1,7 +1,7 @@
 /** A server in this process that asks its clients for certificates. */
 import { configureSync, type LogRecord } from "@logtape/logtape";
 import type { Policy } from "../../lib/security/policy.ts";
-import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { parsePolicy } from "../../lib/security/policy_parser.ts";
 import { PsnSource } from "../../lib/security/psn.ts";
 import { Client } from "../../lib/services/client.ts";
 import { portChooser } from "../../lib/services/port_choice.ts";
@@ -120,7 +120,7 @@ export class IdentityScene implements AsyncDisposable {
     await using building = new AsyncDisposableStack();
     const root = await Deno.makeTempDir({ prefix: "verbseal-" });
     building.defer(() => Deno.remove(root, { recursive: true }));
-    const rules = policy === undefined ? undefined : await parsePolicy(policy, "policy.yaml");
+    const rules = policy === undefined ? undefined : parsePolicy(policy, "policy.yaml");
     return new IdentityScene(root, rules, options, building);
   }
 

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { RefusedError } from "../../lib/errors.ts";
-import { parsePolicy } from "../../lib/security/policy_file.ts";
+import { parsePolicy } from "../../lib/security/policy_parser.ts";
 import type { Client } from "../../lib/services/client.ts";
 import { randomFile, sha256 } from "../program.ts";
 import { verbsTest } from "../rdma/resources.ts";
@@ -78,7 +78,7 @@ verbsTest(
     assertEquals(await read(reader), new Uint8Array(3));
     assertEquals((await get(reader)).sha256, await sha256(near));
 
-    scene.policy = await parsePolicy(allow("write"), "policy.yaml");
+    scene.policy = parsePolicy(allow("write"), "policy.yaml");
     const writer = await clientOf(scene, "a");
     assertEquals(await refusal(() => get(writer)), "policy");
     assertEquals(await refusal(() => read(writer)), "policy");
@@ -170,7 +170,7 @@ verbsTest("a session registers no more memory than its rule allows", async () =>
 verbsTest("a policy that is exchanged holds for the next client", async () => {
   await using scene = await IdentityScene.create({ policy: allowing("{ services: messages }") });
   const before = await clientOf(scene, "a");
-  scene.policy = await parsePolicy(allowing("{ services: [] }"), "policy.yaml");
+  scene.policy = parsePolicy(allowing("{ services: [] }"), "policy.yaml");
   assertEquals(await refusal(() => clientOf(scene, "a")), "policy");
   assertEquals(await echo(before), bytes);
 });

@@ -86,8 +86,19 @@ function fieldTerms(headerBytes: number, offset: number): (value: number) => num
 /** Segments that one send may be cut into (UDP_MAX_SEGMENTS of linux/udp.h); their IDs count from 0. */
 export const MAX_SEGMENTS = 64;
 
-const ipv4LengthTerms = lengthTerms(IPV4_BYTES, 2, IPV4_BYTES);
-const ipv6LengthTerms = lengthTerms(IPV6_BYTES, 4, 0);
+/** By IP version; made by the first queue pair, as it takes some ten milliseconds. */
+const knownLengthTerms = new Map<4 | 6, Uint32Array<ArrayBuffer>>();
+
+function lengthTermsOf(version: 4 | 6): Uint32Array<ArrayBuffer> {
+  const known = knownLengthTerms.get(version);
+  if (known) return known;
+  const terms = version === 4
+    ? lengthTerms(IPV4_BYTES, 2, IPV4_BYTES)
+    : lengthTerms(IPV6_BYTES, 4, 0);
+  knownLengthTerms.set(version, terms);
+  return terms;
+}
+
 const idTerms = Uint32Array.from(
   { length: MAX_SEGMENTS },
   (_, id) => contribution(IPV4_BYTES + UDP_BYTES, (view) => view.setUint16(4, id)),
@@ -102,7 +113,7 @@ export class IcrcPrefix {
   constructor(from: UdpAddress, to: UdpAddress) {
     this.#isIpv4 = from.address.length === 4;
     this.#empty = crc32(emptyHeaders(from, to));
-    this.#lengthTerms = this.#isIpv4 ? ipv4LengthTerms : ipv6LengthTerms;
+    this.#lengthTerms = lengthTermsOf(this.#isIpv4 ? 4 : 6);
   }
 
   /**
