@@ -1,4 +1,5 @@
 import type { Memory } from "../../ffi/memory.ts";
+import type { ServiceAccess } from "../session/service.ts";
 import { createSha256, type Sha256 } from "./sha256.ts";
 
 /** Places that can be gone back to: more than the chunks that are under way at once. */
@@ -9,8 +10,8 @@ const PLACES = 32;
  * processors for them. It can go back to where it was a few updates before, or to nothing.
  */
 export class FileHash {
-  /** Told of the milliseconds of this thread that each update takes. */
-  onWorked: ((milliseconds: number) => void) | undefined;
+  /** Of the session whose file it is: each update waits for its turn, and counts for it. */
+  turns: ServiceAccess["turns"];
   #hash: Sha256;
   #length = 0;
   /** By length, in their order. */
@@ -52,9 +53,10 @@ export class FileHash {
   }
 
   async #update(memory: Memory, at: number, length: number): Promise<void> {
+    await this.turns?.turn();
     const started = performance.now();
     const updated = this.#hash.update(memory, at, length);
-    this.onWorked?.(performance.now() - started);
+    this.turns?.worked(performance.now() - started);
     await updated;
     this.#length += length;
     this.#places.set(this.#length, this.#hash.copy());

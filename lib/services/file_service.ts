@@ -203,7 +203,7 @@ class PutTransfer implements Transfer {
 
   async run(): Promise<Moved> {
     const { file, hash, session } = this.#unfinished = await this.#begin();
-    hash.onWorked = this.access.worked;
+    hash.turns = this.access.turns;
     this.#sink = new ChunkSink(
       file.file,
       this.#plain.memory,
@@ -252,6 +252,8 @@ class PutTransfer implements Transfer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sink?.settled();
+    // They are of this session, and the file may wait for another one.
+    if (this.#unfinished) this.#unfinished.hash.turns = undefined;
     const { session } = this.access;
     const kept = this.#isWorthKeeping && this.#unfinished
       ? { ...this.#unfinished, session }
@@ -346,7 +348,7 @@ class GetTransfer implements Transfer {
     const { memory, region } = this.#staging;
     const plain = this.#plain = building.use(new ChunkBuffers(access, transfer, memory, window));
     const hash = new FileHash();
-    hash.onWorked = access.worked;
+    hash.turns = access.turns;
     this.#source = new ChunkSource(
       this.#file,
       plain.memory,

@@ -86,7 +86,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   readonly #servicesByKind = new Map<number, SessionService>();
   readonly #ending = new AbortController();
   readonly #sealLimits: KeyLimits;
-  readonly #turns: SessionTurns;
+  readonly turns: SessionTurns;
   #resources: Resources | undefined;
   #seal: SessionSeal | undefined;
   /** While the queue pair is brought up. */
@@ -108,13 +108,13 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     { sealLimits = keyLimits, turns = new ClientTurns() }: PathParts = {},
   ) {
     this.#sealLimits = sealLimits;
-    this.#turns = turns.join(options.owner ?? "");
+    this.turns = turns.join(options.owner ?? "");
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     this.#fail = (error) => {
       failure.resolve(error);
       this.#ending.abort(error);
-      this.#turns[Symbol.dispose]();
+      this.turns[Symbol.dispose]();
     };
     this.#device = device;
     this.#options = options;
@@ -212,7 +212,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       const { side } = this.#options;
       const limits = this.#sealLimits;
       this.#seal = stack.use(
-        new SessionSeal(order.seal, { side, fail: this.#fail, limits, worked: this.worked }),
+        new SessionSeal(order.seal, { side, fail: this.#fail, limits, worked: this.#worked }),
       );
       messenger.sealWith(stack.use(this.#seal.channel("messages")));
     }
@@ -235,7 +235,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     if (!running?.request) {
       throw new ProtocolError("service", `there is no service ${service} in this session`);
     }
-    await this.#turns.turn();
+    await this.turns.turn();
     this.signal.throwIfAborted();
     return await running.request(body);
   }
@@ -264,7 +264,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
       length ?? memory.length - (offset ?? 0),
       () => protectionDomain.registerMemory(memory, access, offset, length),
     );
-    this.worked(performance.now() - started);
+    this.turns.worked(performance.now() - started);
     return region;
   }
 
@@ -293,7 +293,7 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
   }
 
   /** Of what services do, beside the completions that they wait for. */
-  readonly worked = (milliseconds: number) => this.#turns.worked(milliseconds);
+  #worked = (milliseconds: number) => this.turns.worked(milliseconds);
 
   #allocated(): Resources {
     this.signal.throwIfAborted();
@@ -306,11 +306,11 @@ export class LocalDataPath implements QueuePairPath, ServiceAccess {
     try {
       while (!this.signal.aborted) {
         const count = await queue.next();
-        if (this.#turns.mustWait) await this.#turns.turn();
+        if (this.turns.mustWait) await this.turns.turn();
         if (this.signal.aborted) break;
         const started = performance.now();
         for (let index = 0; index < count; index++) this.#complete(queue.completions, index);
-        this.#turns.worked(performance.now() - started);
+        this.turns.worked(performance.now() - started);
         if (breather.due()) await breather.breathe();
       }
     } catch (error) {

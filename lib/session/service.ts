@@ -5,6 +5,7 @@ import type { Access, MemoryRegion } from "../rdma/memory_region.ts";
 import type { Opcode } from "../rdma/work_request.ts";
 import type { Permissions } from "../security/policy.ts";
 import type { SessionSeal } from "../security/seal.ts";
+import type { SessionTurns } from "./client_turns.ts";
 import type { ServiceUsage } from "./usage.ts";
 
 /** Kinds of the messages on a queue pair, by number on the wire. 0 returns credits. */
@@ -107,8 +108,8 @@ export interface ServiceAccess {
   readonly grantTurn?: (() => Promise<void>) | undefined;
   /** Seals what services move; undefined where the session is not sealed, or TLS does it. */
   readonly seal?: Pick<SessionSeal, "channel"> | undefined;
-  /** Told of the milliseconds that services work at a time, beside what they do with messages. */
-  readonly worked?: ((milliseconds: number) => void) | undefined;
+  /** What the session has of this thread: for what services do beside messages, a grant or a record at a time. */
+  readonly turns?: Pick<SessionTurns, "turn" | "worked"> | undefined;
   /** What services let the peer do. */
   readonly permissions: Permissions;
   /** Who the peer is, at a server; those without a certificate are all the same. */

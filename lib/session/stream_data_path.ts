@@ -81,7 +81,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
   /** Connections that are neither retired nor aborted. */
   readonly #open = new Set<DataStream>();
   readonly #rekeyBytes: number;
-  readonly #turns: SessionTurns;
+  readonly turns: SessionTurns;
   readonly #retiring = new Set<Promise<void>>();
   #running: Running | undefined;
   /** The one that is written to and read from; for a moment, in part its replacement is. */
@@ -101,14 +101,14 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     { rekeyBytes = REKEY_BYTES, turns = new ClientTurns() }: StreamPathParts = {},
   ) {
     this.#rekeyBytes = rekeyBytes;
-    this.#turns = turns.join(options.owner ?? "");
+    this.turns = turns.join(options.owner ?? "");
     const failure = Promise.withResolvers<VerbsealError>();
     this.failure = failure.promise;
     this.#fail = (error) => {
       const known = asVerbsealError("data_path", error);
       failure.resolve(known);
       this.#ending.abort(known);
-      this.#turns[Symbol.dispose]();
+      this.turns[Symbol.dispose]();
     };
     this.permissions = options.permissions ?? unrestricted.permissions;
     this.#grants = options.limits &&
@@ -135,10 +135,8 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     return this.#ending.signal;
   }
 
-  readonly worked = (milliseconds: number) => this.#turns.worked(milliseconds);
-
   async use(connection: DataStream): Promise<KernelTls> {
-    connection.onWorked = this.worked;
+    connection.onWorked = (milliseconds) => this.turns.worked(milliseconds);
     const stream = new LimitedStream(connection, this.#rekeyBytes);
     this.#open.add(stream);
     if (this.signal.aborted) {
@@ -160,7 +158,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     if (!running?.request) {
       throw new ProtocolError("service", `there is no service ${service} in this session`);
     }
-    await this.#turns.turn();
+    await this.turns.turn();
     this.signal.throwIfAborted();
     return await running.request(body);
   }
@@ -269,7 +267,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
 
   #begin(stream: LimitedStream): void {
     this.#stream = stream;
-    const writer = new StreamWriter(stream, this.#turns, this.#fail);
+    const writer = new StreamWriter(stream, this.turns, this.#fail);
     const transfers = new StreamTransfers(this.#memory, writer);
     const services = new Map<Service, SessionService>();
     const reading = Promise.resolve().then(() => this.#read(stream)).catch(this.#fail);
@@ -306,7 +304,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
     const parser = new FrameParser(this.#options.messageBytes, this);
     const breather = new Breather();
     while (!this.signal.aborted) {
-      if (this.#turns.mustWait) await this.#turns.turn();
+      if (this.turns.mustWait) await this.turns.turn();
       if (this.signal.aborted) break;
       const count = await stream.read(buffer);
       if (this.signal.aborted) return false;
@@ -316,7 +314,7 @@ export class StreamDataPath implements StreamPath, ServiceAccess, FrameSink {
       }
       const started = performance.now();
       parser.push(buffer.subarray(0, count));
-      this.#turns.worked(performance.now() - started);
+      this.turns.worked(performance.now() - started);
       if (parser.switched) return true;
       await this.#room();
       await this.#slowDown(this.#rate?.wait ?? 0);
